@@ -1,0 +1,55 @@
+"""The limiting seam: how much clients may do at once, per second, and in all."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import ClassVar, Protocol
+
+from .model import UploadInfo
+from .protocol.messages import Head, Request
+
+
+class Allowance(Protocol):
+    """What an admitted request may do. All of it is optional for a limiter: see `FreeAllowance`."""
+
+    async def bind(self, info: UploadInfo) -> None:
+        """The upload is known now: keys from its metadata can be counted. Raises `TooManyRequests`."""
+        ...
+
+    async def spend(self, n: int) -> None:
+        """Wait until `n` more bytes of the body may pass."""
+        ...
+
+
+class FreeAllowance:
+    """An allowance without limits."""
+
+    async def bind(self, info: UploadInfo) -> None:
+        """Nothing to count."""
+
+    async def spend(self, n: int) -> None:
+        """Nothing to wait for."""
+
+
+class Limiter(ABC):
+    """Says no, or later. One per worker process and `limiting` entry; asked in the order of the configuration."""
+
+    paces: ClassVar[bool] = False
+    """Whether its allowances' `spend` ever waits; the body is counted piece by piece only for limiters that do."""
+
+    @abstractmethod
+    def admit(self, head: Head, request: Request) -> AbstractAsyncContextManager[Allowance]:
+        """Admit a request for the time of the context, which includes sending the answer. Raises `TooManyRequests(retry_after=...)`."""
+
+    async def reserve(self, info: UploadInfo, total: int) -> None:
+        """From now on this upload may hold `total` bytes in all; 0: it is gone.
+
+        The figure is absolute, so repeating, shrinking and taking back are safe. Raises `QuotaExceeded(short_by=...)` and then
+        changes nothing."""
+        return None
+
+    async def recount(self, uploads: AsyncIterator[UploadInfo]) -> None:
+        """At start, in one worker, under a lock: what the store really holds."""
+        return None

@@ -1,0 +1,23 @@
+"""The metrics seam: where figures go. Declarations are `model.Metric` values; calls never block and never raise."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from .model import Metric
+
+
+class Metrics(ABC):
+    """Takes figures. One per worker process and `metrics` entry."""
+
+    @abstractmethod
+    def add(self, metric: Metric, amount: float = 1, labels: tuple[str, ...] = ()) -> None:
+        """Add to a counter, or to a gauge (then `amount` may be negative). `labels` are the values for `metric.labels`, in order."""
+
+    @abstractmethod
+    def set(self, metric: Metric, value: float, labels: tuple[str, ...] = ()) -> None:
+        """Set a gauge."""
+
+    @abstractmethod
+    def observe(self, metric: Metric, value: float, labels: tuple[str, ...] = ()) -> None:
+        """Count a value into a histogram, in the unit that the metric's name ends in."""

@@ -1,0 +1,150 @@
+"""The values that every layer speaks of: an upload and what is known of it.
+
+Nothing here does anything; all of it is frozen, typed and free of imports from the rest of tusd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from enum import IntEnum, StrEnum
+from typing import Literal, NewType
+
+UploadId = NewType("UploadId", str)
+"""An upload's name, checked by `protocol.urls.checked_id` before any backend sees it."""
+
+
+class Scope(IntEnum):
+    """Who else sees what a backend holds: only this process, this host, or a cluster of hosts."""
+
+    PROCESS = 1
+    HOST = 2
+    CLUSTER = 3
+
+
+class State(StrEnum):
+    """Where an upload stands."""
+
+    RECEIVING = "receiving"
+    """The client is still sending, whatever offset and length are."""
+    FINISHING = "finishing"
+    """All has been sent; the store or a pre-finish hook has not agreed yet."""
+    COMPLETE = "complete"
+    """All there and agreed. Such an upload never changes again."""
+
+
+class Extension(StrEnum):
+    """A tus 1.0.0 extension, in the order in which OPTIONS names them.
+
+    Source: https://tus.io/protocols/resumable-upload#protocol-extensions
+    """
+
+    CREATION = "creation"
+    CREATION_WITH_UPLOAD = "creation-with-upload"
+    TERMINATION = "termination"
+    CONCATENATION = "concatenation"
+    CONCATENATION_UNFINISHED = "concatenation-unfinished"
+    CREATION_DEFER_LENGTH = "creation-defer-length"
+    CHECKSUM = "checksum"
+    EXPIRATION = "expiration"
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """This upload was created to become a part of a final one (`Upload-Concat: partial`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """This upload is the concatenation of others (`Upload-Concat: final;...`)."""
+
+    parts: tuple[UploadId, ...]
+
+
+class Metadata(Mapping[str, bytes]):
+    """What `Upload-Metadata` said: keys with the bytes of their values, in the order sent.
+
+    `header` is the header as received, which HEAD answers unchanged; the empty string when there was none.
+    `text()` is the view for hooks and `.info` files, where values that are not UTF-8 get U+FFFD.
+    """
+
+    __slots__ = ("_values", "header")
+
+    def __init__(self, values: Mapping[str, bytes] | None = None, header: str = "") -> None:
+        self._values: dict[str, bytes] = dict(values or {})
+        self.header = header
+
+    def __getitem__(self, key: str) -> bytes:
+        return self._values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Metadata) and self._values == other._values and self.header == other.header
+
+    def __hash__(self) -> int:
+        return hash(self.header)
+
+    def __repr__(self) -> str:
+        return f"Metadata({self._values!r})"
+
+    def text(self) -> dict[str, str]:
+        """The values as text, for JSON."""
+        return {key: value.decode("utf-8", "replace") for key, value in self._values.items()}
+
+
+def utcnow() -> datetime:
+    """The time now, with its zone."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadInfo:
+    """All that is known of one upload."""
+
+    id: UploadId
+    length: int | None
+    """Total size in bytes; None while it is deferred."""
+    offset: int = 0
+    """Bytes safely stored."""
+    state: State = State.RECEIVING
+    explicit: bool = False
+    """False: the state follows from the bytes, COMPLETE when offset == length, and a store need not keep it.
+    True: the state is what was last saved, and offset == length alone proves nothing (somebody has to agree first)."""
+    metadata: Metadata = field(default_factory=Metadata)
+    concat: Partial | Final | None = None
+    created: datetime = field(default_factory=utcnow)
+    modified: datetime = field(default_factory=utcnow)
+    """When a byte last arrived, as the store knows it. Sliding expiry is derived from it."""
+    expires: datetime | None = None
+    """When this upload goes, if somebody fixed it; None: the configured rule."""
+    max_length: int | None = None
+    """The most bytes this upload may ever hold, if somebody fixed it."""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """Remarks of limiters and hooks that have to survive a restart."""
+    storage: Mapping[str, str] = field(default_factory=dict)
+    """Before `create`: what a pre-create hook asked for. Afterwards: where the store keeps it."""
+
+    def at(self, offset: int, modified: datetime | None = None) -> UploadInfo:
+        """The same upload with `offset` bytes stored, and the state that follows from it."""
+        state = self.state
+        if not self.explicit:
+            state = State.COMPLETE if offset == self.length else State.RECEIVING
+        return replace(self, offset=offset, state=state, modified=self.modified if modified is None else modified)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric's declaration. Plugins declare theirs as module constants and hand them to `Metrics`."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+    """Upper bounds of a histogram, in the metric's unit; empty: the exporter's default."""

@@ -1,0 +1,322 @@
+'''Everything a plugin needs; import nothing else of tusd. This page is the contract.
+
+A plugin is a class behind an entry point. It takes its options, and opens one object for a seam; opening and closing are in
+one place, as in a pytest fixture. This is a whole one:
+
+    from collections.abc import AsyncIterator
+    from contextlib import asynccontextmanager
+    from pathlib import Path
+    from tusd import plugin
+
+    class ShelfStorage:
+        """Keep uploads on a shelf."""                     # `tusd plugins` prints this line
+
+        api_version = 1                                    # the version of this page it was written for
+        scope = plugin.Scope.HOST                          # who else sees what it holds: PROCESS, HOST or CLUSTER
+
+        class Options(plugin.Options):                     # the YAML block, minus `use`
+            directory: plugin.x("./shelf")
+            room: plugin.Size = 0
+
+        def __init__(self, options: Options) -> None:
+            self.options = options
+
+        @plugin.hookimpl
+        @asynccontextmanager
+        async def open_storage(self, worker: plugin.Worker) -> AsyncIterator[plugin.DataStore]:
+            yield ShelfStore(self.options, worker.logger)
+
+    [project.entry-points."tusd.storage"]
+    shelf = "tusd_plugin_shelf:ShelfStorage"               # storage: {use: shelf, room: 10GiB}
+
+One object serves one worker process and lives on its event loop; whatever blocks goes to a thread. A hookimpl may leave out
+`worker`. `scope` is stated by plugins for storage, locking and limiting: it is compared with `server.workers` before anything
+is opened. One class may serve several seams: it is loaded once for each name in the configuration.
+
+A plugin under `plugins:` may wrap a seam instead of filling it. A wrapper has one right shape (it cannot be an
+`asynccontextmanager` itself):
+
+    class CountingStorage:
+        """Count what is appended."""
+
+        @plugin.hookimpl(wrapper=True)
+        def open_storage(self, worker):
+            opening = yield                                # what the wrapped plugin, or the next wrapper, returned
+            return self.wrap(opening)
+
+        @asynccontextmanager
+        async def wrap(self, opening):
+            async with opening as store:
+                yield CountingStore(store)                 # a plugin.WrappedStore
+
+Prove a plugin right with `tusd.testing` (`StorageSuite`, `LockingSuite`).
+'''
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pluggy
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from .errors import (
+    HookError,
+    LeaseLost,
+    LockUnavailable,
+    QuotaExceeded,
+    StorageFull,
+    StorageUnavailable,
+    TooManyRequests,
+    TusError,
+    UploadExists,
+    UploadNotFound,
+)
+from .hooks import (
+    EVENTS,
+    Changes,
+    Dispatcher,
+    HookEvent,
+    HookResponse,
+    PostCreate,
+    PostFinish,
+    PostTerminate,
+    PreCreate,
+    PreFinish,
+    PreTerminate,
+)
+from .limiting import Allowance, FreeAllowance, Limiter
+from .locking import Lease, Locker
+from .metrics import Metrics
+from .model import Final, Metadata, Metric, Partial, Scope, State, UploadId, UploadInfo, utcnow
+from .protocol.messages import Head, Request, Response
+from .storage import Atomic, Body, Capability, Concatenable, DataStore, Listable, Readable, Terminable, Upload
+from .wrapping import WrappedStore, WrappedUpload
+
+__all__ = [
+    "API_VERSION",
+    "EVENTS",
+    "Allowance",
+    "Atomic",
+    "Body",
+    "Capability",
+    "Changes",
+    "Concatenable",
+    "DataStore",
+    "Dispatcher",
+    "Duration",
+    "Final",
+    "FreeAllowance",
+    "Head",
+    "HookError",
+    "HookEvent",
+    "HookOptions",
+    "HookResponse",
+    "Lease",
+    "LeaseLost",
+    "Limiter",
+    "Listable",
+    "LockUnavailable",
+    "Locker",
+    "Metadata",
+    "Metric",
+    "Metrics",
+    "Mode",
+    "Options",
+    "Partial",
+    "PostCreate",
+    "PostFinish",
+    "PostTerminate",
+    "PreCreate",
+    "PreFinish",
+    "PreTerminate",
+    "QuotaExceeded",
+    "Readable",
+    "Request",
+    "Response",
+    "Routes",
+    "Scope",
+    "Secret",
+    "Size",
+    "State",
+    "StorageFull",
+    "StorageUnavailable",
+    "Terminable",
+    "TooManyRequests",
+    "TusError",
+    "Upload",
+    "UploadExists",
+    "UploadId",
+    "UploadInfo",
+    "UploadNotFound",
+    "Worker",
+    "WrappedStore",
+    "WrappedUpload",
+    "add_routes",
+    "hookimpl",
+    "open_hooks",
+    "open_limiting",
+    "open_locking",
+    "open_metrics",
+    "open_storage",
+    "parse_duration",
+    "parse_size",
+    "utcnow",
+]
+
+API_VERSION = 1
+"""Grows when a plugin written for this page would no longer work."""
+
+hookspec = pluggy.HookspecMarker("tusd")
+hookimpl = pluggy.HookimplMarker("tusd")
+"""Marks a method as an implementation of the hookspec of the same name. `wrapper=True` wraps; other arguments are refused."""
+
+
+# --- the hookspecs
+
+
+@hookspec(firstresult=True)
+def open_storage(worker: Worker) -> AbstractAsyncContextManager[DataStore] | None:
+    """Open the data store uploads are kept in. A server has one."""
+
+
+@hookspec(firstresult=True)
+def open_locking(worker: Worker) -> AbstractAsyncContextManager[Locker] | None:
+    """Open the locker that keeps two requests from working on one upload. A server has one."""
+
+
+@hookspec
+def open_limiting(worker: Worker) -> AbstractAsyncContextManager[Limiter] | None:
+    """Open a limiter. They are asked in the order of the configuration."""
+
+
+@hookspec
+def open_hooks(worker: Worker) -> AbstractAsyncContextManager[Dispatcher] | None:
+    """Open a dispatcher of hook events. They are asked in the order of the configuration; the first refusal ends it."""
+
+
+@hookspec
+def open_metrics(worker: Worker) -> AbstractAsyncContextManager[Metrics] | None:
+    """Open something that takes figures."""
+
+
+@hookspec
+def add_routes(worker: Worker, routes: Routes) -> None:
+    """Add routes outside the upload path: `routes.get("/about", handler)`."""
+
+
+# --- what the hookspecs are given
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """The worker process that opens a plugin's object."""
+
+    plugin: str
+    """Where the plugin stands in the configuration, such as `storage:file` or `hooks[1]:http`."""
+    logger: logging.Logger
+    """Writes to the server's log under the plugin's name."""
+    metrics: Metrics
+    """Takes figures of metrics that the plugin declares as `Metric` constants; all configured `metrics` get them."""
+    directory: Path
+    """For files that the workers of one host share, below `server.run_directory`; the plugin makes it when it needs it."""
+    number: int = 0
+    """0 for the first worker of the host, then 1, 2, ..."""
+
+
+Handler = Callable[[Head], Awaitable[Response]]
+
+
+@dataclass(slots=True)
+class Routes:
+    """Collects routes. A path is absolute, exact, and outside `server.base_path`."""
+
+    base_path: str
+    found: dict[str, Handler] = field(default_factory=dict)
+    """Path -> handler, of all plugins."""
+
+    def get(self, path: str, handler: Handler) -> None:
+        """Answer GET (and HEAD) of `path` by `await handler(head)`. Raises `ValueError` for a path that is taken or not allowed."""
+        if not path.startswith("/") or (path + "/").startswith(self.base_path):
+            raise ValueError(f"route {path!r}: must begin with / and lie outside server.base_path {self.base_path!r}")
+        if path in self.found:
+            raise ValueError(f"route {path!r}: another plugin has it already")
+        self.found[path] = handler
+
+
+# --- options
+
+
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?)b?\s*", re.IGNORECASE | re.ASCII)
+_POWERS = " kmgtp"
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\s*", re.ASCII)
+_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def parse_size(value: object) -> object:
+    """`50GiB` (2**30), `5MB` (10**6), `1024` -> bytes. Raises `ValueError` for other text."""
+    if not isinstance(value, str):
+        return value
+    match = _SIZE.fullmatch(value)
+    if not match:
+        raise ValueError("not a size; write a number of bytes, or 512KiB, 5MB, 50GiB")
+    number, power, binary = match.groups()
+    return int(float(number) * (1024 if binary else 1000) ** _POWERS.index(power.lower() or " "))
+
+
+def parse_duration(value: object) -> object:
+    """`7d`, `1h30m`, `250ms` -> seconds; a bare number is seconds. Raises `ValueError` for other text."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if re.fullmatch(r"\d+(\.\d+)?", text, re.ASCII):
+        return float(text)
+    if not text or _DURATION.sub("", text):
+        raise ValueError("not a duration; write 30s, 250ms, 1h30m, 7d")
+    return sum(float(n) * _SECONDS[unit] for n, unit in _DURATION.findall(text))
+
+
+def _parse_mode(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return value
+    text = str(value) if isinstance(value, str) else f"{value:o}"
+    if not re.fullmatch(r"(0o?)?[0-7]{3,4}", text):
+        raise ValueError('not file permissions; write three octal digits in quotes, such as "0664"')
+    return int(text.removeprefix("0o"), 8)
+
+
+Size = Annotated[
+    int, BeforeValidator(parse_size), Field(ge=0), WithJsonSchema({"type": ["integer", "string"], "examples": ["50GiB"]})
+]
+"""A number of bytes, written `50GiB`, `5MB` or `1024`."""
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    Field(ge=0, allow_inf_nan=False),
+    WithJsonSchema({"type": ["number", "string"], "examples": ["1h30m"]}),
+]
+"""Seconds, written `7d`, `1h30m`, `250ms` or `30`."""
+Mode = Annotated[int, BeforeValidator(_parse_mode), WithJsonSchema({"type": "string", "examples": ["0664"]})]
+"""File permissions, written in octal: `"0664"`."""
+Secret = Annotated[str, Field(json_schema_extra={"writeOnly": True})]
+"""Text that `tusd config show` and logs never print."""
+
+
+class Options(BaseModel):
+    """The base of a plugin's `Options`: a frozen pydantic model. Unknown keys are errors that show file, line and column."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True)
+
+
+class HookOptions(Options):
+    """The base of the `Options` of plugins for `hooks:`. The core reads these fields."""
+
+    events: list[Literal["pre-create", "post-create", "pre-finish", "post-finish", "pre-terminate", "post-terminate"]] | None = (
+        None
+    )
+    """The events that this dispatcher gets; none given: those that its object wants."""

@@ -1,0 +1,208 @@
+"""What is asked and what is answered, free of any dialect: a dialect reads a `Head` into a `Request`, the engine makes an
+`Outcome` of it, and the dialect writes that as a `Response`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from ..errors import TusError
+from ..model import Extension, Final, Metadata, Partial, UploadId, UploadInfo
+
+Algorithm = Literal["md5", "sha1", "sha256", "sha512", "crc32"]
+"""Checksum algorithms; `crc32` is big-endian, as in RFC 1952 read most significant byte first."""
+
+
+class Headers(Protocol):
+    """Header fields; names are case-insensitive. multidict's and aiohttp's mappings are such."""
+
+    def get(self, key: str, /) -> str | None: ...
+
+    def getall(self, key: str, default: list[str], /) -> list[str]: ...
+
+    def __contains__(self, key: object, /) -> bool: ...
+
+    def items(self) -> Iterable[tuple[str, str]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A request without its body."""
+
+    method: str
+    """Upper case; what X-HTTP-Method-Override made of it is in the `Request`, not here."""
+    path: str
+    """The request target's path as sent, percent-encoded."""
+    headers: Headers
+    peer: str | None = None
+    """The address of the socket's other end; None for a unix socket."""
+    scheme: str = "http"
+    """Of the connection itself; proxies are looked at by `urls`."""
+    query: str = ""
+    peer_port: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Checksum:
+    """What a body must hash to."""
+
+    algorithm: Algorithm
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BodyPlan:
+    """A body that is to be appended."""
+
+    size: int | None
+    """Content-Length; None for chunked transfer encoding."""
+    checksum: Checksum | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Create:
+    """POST: a new upload."""
+
+    length: int | None
+    metadata: Metadata = field(default_factory=Metadata)
+    concat: Partial | Final | None = None
+    body: BodyPlan | None = None
+    completes: bool | None = None
+    """Whether the client says that this body is the last; None: the upload is complete when offset reaches length."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Append:
+    """PATCH: more bytes."""
+
+    upload_id: UploadId
+    offset: int
+    body: BodyPlan
+    length: int | None = None
+    """A length declared now, for an upload whose length was deferred."""
+    completes: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inspect:
+    """HEAD: where does it stand?"""
+
+    upload_id: UploadId
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """GET: the bytes. Conditions are the request's header values, None when absent (RFC 9110 sections 13 and 14)."""
+
+    upload_id: UploadId
+    range: str | None = None
+    if_range: str | None = None
+    if_match: str | None = None
+    if_none_match: str | None = None
+    if_modified_since: str | None = None
+    if_unmodified_since: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Terminate:
+    """DELETE: remove it."""
+
+    upload_id: UploadId
+
+
+@dataclass(frozen=True, slots=True)
+class Discover:
+    """OPTIONS: what can this server do?"""
+
+
+Request = Create | Append | Inspect | Read | Terminate | Discover
+
+
+class Answer(Protocol):
+    """What a hook wants of the response (`hooks.HookResponse`)."""
+
+    @property
+    def status(self) -> int | None: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def body(self) -> str | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """The upload exists; `appended` if a body was part of the request."""
+
+    info: UploadInfo
+    appended: bool
+    answer: Answer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The bytes are safe."""
+
+    info: UploadInfo
+    answer: Answer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """Where it stands."""
+
+    info: UploadInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A download: `content` has the bytes from `start` up to `stop`; None when the client has them already."""
+
+    info: UploadInfo
+    start: int
+    stop: int
+    partial: bool
+    content: AsyncIterator[bytes] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Terminated:
+    """It is gone."""
+
+    answer: Answer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Discovered:
+    """What the server can do."""
+
+    extensions: tuple[Extension, ...]
+    max_size: int | None
+
+
+Outcome = Created | Appended | Inspected | Reading | Terminated | Discovered
+
+HeaderList = list[tuple[str, str]]
+
+
+@dataclass(slots=True)
+class Response:
+    """What goes back: `body` is sent with its length; `stream` is sent with `length`."""
+
+    status: int
+    headers: HeaderList = field(default_factory=list)
+    body: bytes = b""
+    stream: AsyncIterator[bytes] | None = None
+    length: int = 0
+
+
+class Dialect(Protocol):
+    """One way of speaking of uploads over HTTP."""
+
+    def read(self, head: Head) -> Request:
+        """Raises `RequestError` when the request makes no sense."""
+        ...
+
+    def write(self, head: Head, outcome: Outcome) -> Response: ...
+
+    def refuse(self, head: Head, error: TusError) -> Response: ...
