@@ -15,7 +15,7 @@ one place, as in a pytest fixture. This is a whole one:
         scope = plugin.Scope.HOST                          # who else sees what it holds: PROCESS, HOST or CLUSTER
 
         class Options(plugin.Options):                     # the YAML block, minus `use`
-            directory: plugin.x("./shelf")
+            directory: Path = Path("./shelf")
             room: plugin.Size = 0
 
         def __init__(self, options: Options) -> None:
