@@ -32,7 +32,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from .model import UploadInfo
+from .model import Answer, UploadInfo
 
 
 class TusError(Exception):
@@ -50,7 +50,7 @@ class TusError(Exception):
         *,
         info: UploadInfo | None = None,
         retry_after: float | None = None,
-        hook: object = None,
+        hook: Answer | None = None,
     ) -> None:
         super().__init__(message or self.message)
         self.info = info

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
-from typing import Literal, NewType
+from typing import Literal, NewType, Protocol
 
 UploadId = NewType("UploadId", str)
 """An upload's name, checked by `protocol.urls.checked_id` before any backend sees it."""
@@ -148,3 +148,14 @@ class Metric:
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
     """Upper bounds of a histogram, in the metric's unit; empty: the exporter's default."""
+
+
+class Answer(Protocol):
+    """What a hook wants of the response; `hooks.HookResponse` is one."""
+
+    @property
+    def status(self) -> int | None: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def body(self) -> str | None: ...

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from ..errors import TusError
-from ..model import Extension, Final, Metadata, Partial, UploadId, UploadInfo
+from ..model import Answer, Extension, Final, Metadata, Partial, UploadId, UploadInfo
 
 Algorithm = Literal["md5", "sha1", "sha256", "sha512", "crc32"]
 """Checksum algorithms; `crc32` is big-endian, as in RFC 1952 read most significant byte first."""
@@ -117,17 +117,6 @@ class Discover:
 
 
 Request = Create | Append | Inspect | Read | Terminate | Discover
-
-
-class Answer(Protocol):
-    """What a hook wants of the response (`hooks.HookResponse`)."""
-
-    @property
-    def status(self) -> int | None: ...
-    @property
-    def headers(self) -> Mapping[str, str]: ...
-    @property
-    def body(self) -> str | None: ...
 
 
 @dataclass(frozen=True, slots=True)
