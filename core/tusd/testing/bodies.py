@@ -1,0 +1,116 @@
+"""Bodies and leases for tests of stores: a `Body` that ends, breaks, hangs or loses its lease wherever the test wants."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import AsyncIterator
+
+from ..errors import LeaseLost
+
+
+def pattern(seed: int, size: int) -> bytes:
+    """`size` random bytes, the same ones for the same `seed`, in every process."""
+    return random.Random(seed).randbytes(size)
+
+
+class FakeLease:
+    """A `Lease` that is held until the test says `lose()`."""
+
+    def __init__(self, token: int = 1) -> None:
+        self.token = token
+        self.lost = False
+        self.checks = 0
+        """How often it was asked."""
+
+    def check(self) -> None:
+        self.checks += 1
+        if self.lost:
+            raise LeaseLost()
+
+    def lose(self) -> None:
+        """From now on `check` raises `LeaseLost`."""
+        self.lost = True
+
+
+class FakeBody:
+    """A `Body` over bytes in memory.
+
+    It hands out pieces of `piece` bytes, lets the event loop run before each (`pause` seconds long) and checks `lease` just
+    before it hands one out. All the positions below count bytes of this body; pieces are cut there.
+    """
+
+    def __init__(
+        self,
+        data: bytes,
+        lease: FakeLease | None = None,
+        *,
+        piece: int = 65536,
+        pause: float = 0,
+        whole: bool = False,
+        intact: bool = True,
+        stop_at: int | None = None,
+        lose_at: int | None = None,
+        hang_at: int | None = None,
+    ) -> None:
+        self.data = data
+        self.lease = lease or FakeLease()
+        self.whole = whole
+        self.handed = 0
+        """How many bytes were handed out."""
+        self.safe: int | None = None
+        """The last offset that the store called safe while running, if it did."""
+        self.hanging = asyncio.Event()
+        """Set once the body hangs."""
+        self._piece = piece
+        self._pause = pause
+        self._matches = intact
+        self._end = len(data) if stop_at is None else stop_at
+        self._lose_at = lose_at
+        self._hang_at = hang_at
+        self._begun = self._ended = False
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._pieces()
+
+    async def write_to(self, fd: int, offset: int) -> int:
+        written = 0
+        async for piece in self._pieces():
+            rest = memoryview(piece)
+            while rest:
+                n = os.pwrite(fd, rest, offset + written)
+                written += n
+                rest = rest[n:]
+        return written
+
+    async def intact(self) -> bool:
+        assert self._ended, "the store asked body.intact() before it had read the body to its end"
+        return self._matches and self.handed == len(self.data)
+
+    def saved(self, offset: int) -> None:
+        assert self.safe is None or offset >= self.safe, f"body.saved({offset}) after body.saved({self.safe})"
+        self.safe = offset
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        assert not self._begun, "the store read the body twice; use one of `async for` and `write_to`, once"
+        self._begun = True
+        while True:
+            await self._event()
+            if self.handed >= self._end:
+                break
+            start = self.handed
+            cuts = [c for c in (self._lose_at, self._hang_at) if c is not None and c > start]
+            self.handed = min(start + self._piece, self._end, *cuts)
+            yield self.data[start : self.handed]
+        self._ended = True
+
+    async def _event(self) -> None:
+        """What happens at this position, then the check of the lease."""
+        if self.handed == self._hang_at:
+            self.hanging.set()
+            await asyncio.get_running_loop().create_future()
+        await asyncio.sleep(self._pause)
+        if self.handed == self._lose_at:
+            self.lease.lose()
+        self.lease.check()
