@@ -22,7 +22,7 @@ from ..errors import (
 )
 from ..model import Extension, Final, Partial, State, UploadInfo
 from .headers import MAX_NUMBER, format_date, parse_date, parse_range
-from .messages import Append, Create, Read
+from .messages import Append, BodyPlan, Create, Read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +79,7 @@ def plan_create(create: Create, policy: Policy) -> None:
         raise NotSupported("a body in the creating request is not supported by this server; send it with PATCH")
     _check_checksum(create, policy)
     check_length(create.length, None, policy)
-    if create.body is not None and create.length is not None and (create.body.size or 0) > create.length:
-        raise UploadSizeExceeded()
+    check_body(create.body, create.length, None, policy)
 
 
 def plan_append(append: Append, info: UploadInfo, policy: Policy) -> AppendPlan:
@@ -119,6 +118,15 @@ def check_length(length: int | None, info: UploadInfo | None, policy: Policy) ->
     limits = [limit for limit in (policy.max_size, info.max_length if info else None) if limit is not None]
     if length is not None and limits and length > min(limits):
         raise MaxSizeExceeded(f"maximum size exceeded: at most {min(limits)} bytes", info=info)
+
+
+def check_body(body: BodyPlan | None, length: int | None, info: UploadInfo | None, policy: Policy) -> None:
+    """Raises when the first body of an upload does not fit it, before the upload is created."""
+    if body is None or body.size is None:
+        return
+    check_length(body.size, info, policy)
+    if length is not None and body.size > length:
+        raise UploadSizeExceeded()
 
 
 def body_limit(info: UploadInfo, length: int | None, policy: Policy) -> int:

@@ -1,0 +1,99 @@
+"""The order of effects: locks, limits, hooks and stores, for each thing a client can do. Knows no header, status or socket."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from typing import assert_never
+
+from ..hooks import Dispatcher
+from ..limiting import Allowance, Limiter
+from ..locking import Locker
+from ..metrics import Metrics
+from ..model import Extension
+from ..protocol.messages import Append, Create, Discover, Discovered, Inspect, Outcome, Read, Terminate
+from ..protocol.rules import Policy
+from ..storage import Atomic, Capability, Concatenable, DataStore, Readable, Terminable
+from .announce import Announcer
+from .append import append
+from .context import Context, Exchange
+from .create import create
+from .inspect import inspect
+from .read import read
+from .terminate import terminate
+
+__all__ = ["Engine", "Exchange"]
+
+_NEEDS: dict[Extension, type[Capability]] = {
+    Extension.TERMINATION: Terminable,
+    Extension.CONCATENATION: Concatenable,
+    Extension.CONCATENATION_UNFINISHED: Concatenable,
+    Extension.CHECKSUM: Atomic,
+}
+
+
+class Engine:
+    """Carries out requests. One per worker process.
+
+    async with engine(exchange) as outcome:
+        ...  # send the answer, a download too: limiters count it until the end of the block
+    """
+
+    def __init__(
+        self,
+        *,
+        store: DataStore,
+        locker: Locker,
+        metrics: Metrics,
+        policy: Policy,
+        limiters: Sequence[Limiter] = (),
+        dispatchers: Sequence[Dispatcher] = (),
+    ) -> None:
+        can = store.capabilities
+        extensions = frozenset(e for e in policy.extensions if e not in _NEEDS or _NEEDS[e] in can)
+        if Extension.CONCATENATION not in extensions:
+            extensions -= {Extension.CONCATENATION_UNFINISHED}
+        self.policy = replace(policy, extensions=extensions, downloads=policy.downloads and Readable in can)
+        """The operator's policy, less what the store cannot do."""
+        self._context = Context(
+            store=store,
+            locker=locker,
+            limiters=tuple(limiters),
+            announcer=Announcer(dispatchers, metrics),
+            metrics=metrics,
+            policy=self.policy,
+        )
+
+    @asynccontextmanager
+    async def __call__(self, exchange: Exchange) -> AsyncIterator[Outcome]:
+        """Carry out one request. Raises `TusError`; with its `info` set if the upload exists."""
+        limiters = self._context.limiters
+        if not limiters:
+            yield await self._run(exchange, ())
+            return
+        async with AsyncExitStack() as stack:
+            allowances = [await stack.enter_async_context(limiter.admit(exchange.head, exchange.request)) for limiter in limiters]
+            yield await self._run(exchange, allowances)
+
+    async def close(self) -> None:
+        """Wait for what goes on in the background: told events, concatenations. The caller sets the time-out by cancelling."""
+        await self._context.close()
+
+    async def _run(self, exchange: Exchange, allowances: Sequence[Allowance]) -> Outcome:
+        context = self._context
+        match exchange.request:
+            case Append() as request:
+                return await append(context, exchange, request, allowances)
+            case Create() as request:
+                return await create(context, exchange, request, allowances)
+            case Inspect() as request:
+                return await inspect(context, exchange, request, allowances)
+            case Read() as request:
+                return await read(context, request, allowances)
+            case Terminate() as request:
+                return await terminate(context, exchange, request, allowances)
+            case Discover():
+                return Discovered(tuple(e for e in Extension if self.policy.has(e)), self.policy.max_size)
+            case never:
+                assert_never(never)

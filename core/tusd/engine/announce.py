@@ -1,0 +1,108 @@
+"""Ask (pre-*) and tell (post-*) the operator's hooks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+from ..errors import HookError, InvalidId
+from ..hooks import Changes, Dispatcher, HookEvent, HookResponse, PreCreate
+from ..metrics import Metrics
+from ..model import UploadInfo
+from ..protocol.urls import checked_id
+from .background import Background
+from .figures import HOOK_ERRORS, HOOK_INVOCATIONS
+
+logger = logging.getLogger("tusd.hooks")
+
+
+class Announcer:
+    """Carries events to the dispatchers that want them, in the order of the configuration."""
+
+    def __init__(self, dispatchers: Sequence[Dispatcher], metrics: Metrics) -> None:
+        self._dispatchers = tuple(dispatchers)
+        self._metrics = metrics
+        self._wanted = frozenset[type[HookEvent]]().union(*(d.events for d in dispatchers))
+
+    def wants(self, kind: type[HookEvent]) -> bool:
+        """Whether anybody wants such events; others need not be built."""
+        return kind in self._wanted
+
+    async def ask(self, event: HookEvent) -> HookResponse | None:
+        """The merged answer: each dispatcher sees what the ones before it changed, the first refusal ends it, later headers win.
+        Raises `HookError`."""
+        merged: HookResponse | None = None
+        for dispatcher in self._dispatchers:
+            if type(event) not in dispatcher.events:
+                continue
+            answer = await self._dispatch(dispatcher, event)
+            if answer is None:
+                continue
+            _check(event, answer)
+            merged = answer if merged is None else _merge(merged, answer)
+            if answer.reject:
+                return merged
+            if answer.change is not None:
+                event = replace(event, upload=changed(event.upload, answer.change))
+        return merged
+
+    def tell(self, event: HookEvent, background: Background) -> None:
+        """Dispatch in the background; whatever is answered is ignored, and a failure is logged."""
+        for dispatcher in self._dispatchers:
+            if type(event) in dispatcher.events:
+                background.start(self._told(dispatcher, event), f"hook {event.name}")
+
+    async def _told(self, dispatcher: Dispatcher, event: HookEvent) -> None:
+        try:
+            await self._dispatch(dispatcher, event)
+        except HookError as error:
+            logger.warning("hook %s failed for upload %s: %s", event.name, event.upload.id, error)
+
+    async def _dispatch(self, dispatcher: Dispatcher, event: HookEvent) -> HookResponse | None:
+        self._metrics.add(HOOK_INVOCATIONS, labels=(event.name,))
+        try:
+            return await dispatcher.dispatch(event)
+        except HookError:
+            self._metrics.add(HOOK_ERRORS, labels=(event.name,))
+            raise
+
+
+def changed(info: UploadInfo, change: Changes) -> UploadInfo:
+    """An upload that is to be created, after the changes of a pre-create answer."""
+    return replace(info, **_given(change))
+
+
+def _given(change: Changes) -> dict[str, Any]:
+    return {f.name: value for f in fields(change) if (value := getattr(change, f.name)) is not None}
+
+
+def _check(event: HookEvent, answer: HookResponse) -> None:
+    blank = HookResponse()
+    for f in fields(answer):
+        if f.name not in event.answers and getattr(answer, f.name) != getattr(blank, f.name):
+            raise HookError(f"a {event.name} hook answered {f.name!r}, which that event does not honour")
+    for name, value in answer.headers.items():
+        if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum() or not value.isprintable():
+            raise HookError(f"a {event.name} hook answered a header that cannot be sent")
+    if answer.status is not None and not 200 <= answer.status <= 599:
+        raise HookError(f"a {event.name} hook answered the status {answer.status}")
+    if isinstance(event, PreCreate) and answer.change is not None and answer.change.id is not None:
+        try:
+            checked_id(answer.change.id)
+        except InvalidId as error:
+            raise HookError(f"a pre-create hook answered an id that cannot be one: {error}") from None
+
+
+def _merge(first: HookResponse, second: HookResponse) -> HookResponse:
+    change = second.change
+    if first.change is not None and change is not None:
+        change = replace(first.change, **_given(change))
+    return HookResponse(
+        status=second.status if second.status is not None else first.status,
+        headers={**first.headers, **second.headers},
+        body=second.body if second.body is not None else first.body,
+        reject=second.reject,
+        change=change or first.change,
+    )

@@ -1,0 +1,73 @@
+"""PATCH: more bytes for an upload. `receive` is shared with creation-with-upload."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ..errors import ChecksumMismatch, UploadInterrupted
+from ..hooks import HookResponse
+from ..limiting import Allowance
+from ..locking import Lease
+from ..model import State
+from ..protocol.messages import Append, Appended, BodyPlan
+from ..protocol.rules import plan_append
+from ..storage import Upload
+from .body import AppendBody
+from .complete import all_sent, complete, complete_again
+from .context import Context, Exchange, bind, telling
+from .figures import BYTES_RECEIVED
+
+
+async def append(context: Context, exchange: Exchange, request: Append, allowances: Sequence[Allowance]) -> Appended:
+    """Store a body at the upload's end, and finish the upload when that was the last of it."""
+    if allowances:
+        await bind(allowances, await context.info(request.upload_id))
+
+    def wanted() -> None:
+        exchange.source.stop(UploadInterrupted())
+
+    async with context.lock(request.upload_id, wanted) as lease:
+        upload = await context.open(request.upload_id, lease)
+        with telling(upload):
+            plan = plan_append(request, upload.info, context.policy)
+            if all_sent(upload.info):
+                return Appended(upload.info, await complete_again(context, upload, exchange.head))
+            if plan.length is not None:
+                await context.reserve(upload.info, plan.length, upload.info.offset)
+                await upload.save(replace(upload.info, length=plan.length))
+            was_complete = upload.info.state is State.COMPLETE and plan.length is None
+            answer = None
+            if not was_complete:
+                answer = await receive(context, exchange, upload, request.body, plan.room, lease, allowances)
+            return Appended(upload.info, answer)
+
+
+async def receive(
+    context: Context,
+    exchange: Exchange,
+    upload: Upload,
+    plan: BodyPlan,
+    room: int,
+    lease: Lease,
+    allowances: Sequence[Allowance],
+) -> HookResponse | None:
+    """Append the request's body, then finish the upload if all is there; only then raise what was wrong with the body."""
+    body = AppendBody(exchange.source, plan, room, lease, allowances)
+    before = upload.info.offset
+    if plan.size != 0 or body.whole:
+        try:
+            await upload.append(body)
+        finally:
+            context.metrics.add(BYTES_RECEIVED, upload.info.offset - before)
+    mismatch = body.whole and body.failure is None and not await body.intact()
+    if upload.info.length is None and context.limiters:
+        await context.reserve(upload.info, upload.info.offset, before)
+    answer: HookResponse | None = None
+    if upload.info.offset == upload.info.length and not mismatch:
+        answer = await complete(context, upload, exchange.head)
+    if body.failure is not None:
+        raise body.failure
+    if mismatch:
+        raise ChecksumMismatch()
+    return answer

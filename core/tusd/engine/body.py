@@ -1,0 +1,150 @@
+"""The body of one request, between the connection and the store: limits, checksum, lease and the reason why it ended early."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from ..errors import TusError, UploadSizeExceeded
+from ..limiting import Allowance
+from ..locking import Lease
+from ..protocol.messages import Algorithm, BodyPlan
+
+
+class Source(Protocol):
+    """The bytes of a request as they come from the connection. It ends early instead of failing, and `failure` says why."""
+
+    failure: TusError | None
+    """Why it ended before its end; None while it runs and when all of it came."""
+
+    async def read(self) -> bytes:
+        """The next piece; empty at the end, the early one, too. The first call tells the client to send (100 Continue)."""
+        ...
+
+    async def write_to(self, fd: int, offset: int, limit: int, seen: Observer) -> int:
+        """Write up to `limit` bytes to a file at `offset` and return how many; `seen` is shown each piece before it is written.
+        Raises what `seen` and `os.pwrite` raise."""
+        ...
+
+    def stop(self, error: TusError) -> None:
+        """End now, with this failure; nothing happens when it has ended already. Any number of times, from the event loop."""
+        ...
+
+
+class Observer(Protocol):
+    """Looks at each piece of a body before it is stored."""
+
+    def __call__(self, piece: bytes | memoryview, /) -> None: ...
+
+
+class Empty:
+    """The source of a request without a body."""
+
+    failure: TusError | None = None
+
+    async def read(self) -> bytes:
+        return b""
+
+    async def write_to(self, fd: int, offset: int, limit: int, seen: Observer) -> int:
+        return 0
+
+    def stop(self, error: TusError) -> None:
+        """There is nothing to stop."""
+
+
+class _Hash(Protocol):
+    def update(self, data: bytes | memoryview, /) -> None: ...
+    def digest(self) -> bytes: ...
+
+
+class _Crc32:
+    """CRC-32 with hashlib's interface; the digest is big-endian."""
+
+    def __init__(self) -> None:
+        self._value = 0
+
+    def update(self, data: bytes | memoryview, /) -> None:
+        self._value = zlib.crc32(data, self._value)
+
+    def digest(self) -> bytes:
+        return self._value.to_bytes(4, "big")
+
+
+def new_hash(algorithm: Algorithm) -> _Hash:
+    """A running hash; md5 and sha1 guard against damage here, not against forgery."""
+    return _Crc32() if algorithm == "crc32" else hashlib.new(algorithm, usedforsecurity=False)
+
+
+class AppendBody:
+    """A `storage.Body`: `room` bytes of a source at the most."""
+
+    def __init__(self, source: Source, plan: BodyPlan, room: int, lease: Lease, allowances: Sequence[Allowance] = ()) -> None:
+        self.whole = plan.checksum is not None
+        self.safe = 0
+        """The offset that the store has called safe."""
+        self._source = source
+        self._checksum = plan.checksum
+        self._hash = new_hash(plan.checksum.algorithm) if plan.checksum else None
+        self._room = room
+        self._bounded = plan.size is not None
+        self._lease = lease
+        self._allowances = allowances
+        self._overflow: TusError | None = None
+        self._ended = False
+
+    @property
+    def failure(self) -> TusError | None:
+        """Why the body ended early, to be raised once the store has kept what came."""
+        return self._overflow or self._source.failure
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        left = self._room
+        while left and (piece := await self._source.read()):
+            if len(piece) > left:
+                piece, self._overflow = piece[:left], UploadSizeExceeded()
+            for allowance in self._allowances:
+                await allowance.spend(len(piece))
+            self._seen(piece)
+            left -= len(piece)
+            yield piece
+        await self._end()
+
+    async def write_to(self, fd: int, offset: int) -> int:
+        if self._allowances:
+            return await self._write_pieces(fd, offset)
+        written = await self._source.write_to(fd, offset, self._room, self._seen)
+        await self._end()
+        return written
+
+    async def intact(self) -> bool:
+        if not self._ended:
+            await self._end()
+        if self.failure is not None:
+            return False
+        return self._checksum is None or self._hash is None or self._hash.digest() == self._checksum.digest
+
+    def saved(self, offset: int) -> None:
+        self.safe = offset
+
+    async def _write_pieces(self, fd: int, offset: int) -> int:
+        at = offset
+        async for piece in self:
+            view = memoryview(piece)
+            while view:
+                n = os.pwrite(fd, view, at)
+                at, view = at + n, view[n:]
+        return at - offset
+
+    def _seen(self, piece: bytes | memoryview) -> None:
+        self._lease.check()
+        if self._hash is not None:
+            self._hash.update(piece)
+
+    async def _end(self) -> None:
+        """A body of unknown size may go on after the room is full; the source says so only when asked."""
+        if not self._bounded and self._overflow is None and self._source.failure is None and await self._source.read():
+            self._overflow = UploadSizeExceeded()
+        self._ended = True

@@ -1,0 +1,120 @@
+"""What every operation of the engine works with."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from ..errors import Refused, TusError, UploadLocked
+from ..limiting import Allowance, Limiter
+from ..locking import Lease, Locker
+from ..metrics import Metrics
+from ..model import UploadId, UploadInfo, utcnow
+from ..protocol.messages import Head, Request
+from ..protocol.rules import Policy, check_alive
+from ..storage import DataStore, Upload
+from .announce import Announcer
+from .background import Background, Bell
+from .body import Empty, Source
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request on its way through the engine."""
+
+    head: Head
+    request: Request
+    source: Source = field(default_factory=Empty)
+    """Its body, unread."""
+
+
+class _Hold:
+    """A lock, waited for no longer than the policy says."""
+
+    __slots__ = ("_lock", "_timeout")
+
+    def __init__(self, lock: AbstractAsyncContextManager[Lease], timeout: float) -> None:
+        self._lock = lock
+        self._timeout = timeout
+
+    async def __aenter__(self) -> Lease:
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._lock.__aenter__()
+        except TimeoutError:
+            raise UploadLocked(retry_after=1) from None
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return await self._lock.__aexit__(kind, error, traceback)
+
+
+def keep_on() -> None:
+    """The `wanted` of work that cannot be interrupted and ends soon by itself."""
+
+
+@dataclass(slots=True)
+class Context:
+    """The backends of one worker, and what all operations share."""
+
+    store: DataStore
+    locker: Locker
+    limiters: tuple[Limiter, ...]
+    announcer: Announcer
+    metrics: Metrics
+    policy: Policy
+    background: Background = field(default_factory=Background)
+    completed: Bell = field(default_factory=Bell)
+    """Rings when a partial upload is complete."""
+    filling: dict[UploadId, asyncio.Task[None]] = field(default_factory=dict)
+    """Concatenations that this process works on."""
+
+    def lock(self, upload_id: UploadId, wanted: Callable[[], None] = keep_on) -> _Hold:
+        """Hold an upload's lock. Raises `UploadLocked` when nobody lets go in time."""
+        return _Hold(self.locker.lock(upload_id, wanted), self.policy.lock_timeout)
+
+    async def info(self, upload_id: UploadId) -> UploadInfo:
+        """What is known without the lock. Raises `UploadNotFound`, also for what has expired."""
+        info = await self.store.info(upload_id)
+        check_alive(info, self.policy, utcnow())
+        return info
+
+    async def open(self, upload_id: UploadId, lease: Lease) -> Upload:
+        """An upload under its lock. Raises `UploadNotFound`, also for what has expired."""
+        upload = await self.store.open(upload_id, lease)
+        check_alive(upload.info, self.policy, utcnow())
+        return upload
+
+    async def reserve(self, info: UploadInfo, total: int, before: int) -> None:
+        """Tell every limiter that this upload may hold `total` bytes; if one refuses, those asked already are told `before` again."""
+        for n, limiter in enumerate(self.limiters):
+            try:
+                await limiter.reserve(info, total)
+            except TusError:
+                for asked in self.limiters[:n]:
+                    await asked.reserve(info, before)
+                raise
+
+    async def close(self) -> None:
+        await self.background.close()
+
+
+async def bind(allowances: Sequence[Allowance], info: UploadInfo) -> None:
+    """The upload is known: let the limiters count it."""
+    for allowance in allowances:
+        await allowance.bind(info)
+
+
+@contextmanager
+def telling(upload: Upload) -> Iterator[None]:
+    """Every error raised in the block carries the upload as it then stands, so that no Location or offset is lost."""
+    try:
+        yield
+    except TusError as error:
+        if error.info is None and not isinstance(error, Refused):
+            error.info = upload.info
+        raise

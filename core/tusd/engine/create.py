@@ -1,0 +1,49 @@
+"""POST: a new upload."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..errors import UploadInterrupted
+from ..hooks import PreFinish
+from ..limiting import Allowance
+from ..model import Final, UploadInfo
+from ..protocol.messages import Create, Created
+from ..protocol.rules import body_limit, plan_create
+from .append import receive
+from .complete import complete
+from .concatenate import create_final
+from .context import Context, Exchange, telling
+from .new import asked, created, new_id
+
+
+async def create(context: Context, exchange: Exchange, request: Create, allowances: Sequence[Allowance]) -> Created:
+    """Create an upload, with the first of its bytes when they came along."""
+    plan_create(request, context.policy)
+    length = request.length
+    if isinstance(request.concat, Final):
+        return await create_final(context, exchange, request.concat, request.metadata, allowances)
+    info = UploadInfo(
+        id=new_id(),
+        length=length,
+        metadata=request.metadata,
+        concat=request.concat,
+        explicit=context.announcer.wants(PreFinish),
+    )
+    info, answer = await asked(context, exchange, info, request.body, allowances)
+    if length != 0 and (request.body is None or (request.body.size == 0 and request.body.checksum is None)):
+        upload = await created(context, exchange, info, None)
+        return Created(upload.info, request.body is not None, answer)
+
+    def wanted() -> None:
+        exchange.source.stop(UploadInterrupted())
+
+    async with context.lock(info.id, wanted) as lease:
+        upload = await created(context, exchange, info, lease)
+        with telling(upload):
+            if request.body is None:
+                finished = await complete(context, upload, exchange.head)
+            else:
+                room = body_limit(upload.info, length, context.policy)
+                finished = await receive(context, exchange, upload, request.body, room, lease, allowances)
+            return Created(upload.info, request.body is not None, finished or answer)

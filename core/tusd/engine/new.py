@@ -1,0 +1,54 @@
+"""What every creation does, with a body or without, final or not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from ..errors import TusError, UploadRejected
+from ..hooks import HookResponse, PostCreate, PreCreate
+from ..limiting import Allowance
+from ..locking import Lease
+from ..model import UploadId, UploadInfo
+from ..protocol.messages import BodyPlan
+from ..protocol.rules import check_body, check_length
+from ..storage import Upload
+from .announce import changed
+from .context import Context, Exchange, bind
+from .figures import UPLOADS_CREATED
+
+
+def new_id() -> UploadId:
+    """128 random bits: the upload's URL is its secret."""
+    return UploadId(os.urandom(16).hex())
+
+
+async def asked(
+    context: Context, exchange: Exchange, info: UploadInfo, body: BodyPlan | None, allowances: Sequence[Allowance]
+) -> tuple[UploadInfo, HookResponse | None]:
+    """The upload as pre-create wants it, with its room reserved."""
+    answer: HookResponse | None = None
+    if context.announcer.wants(PreCreate):
+        answer = await context.announcer.ask(PreCreate(upload=info, head=exchange.head))
+        if answer is not None and answer.reject:
+            raise UploadRejected(hook=answer)
+        if answer is not None and answer.change is not None:
+            info = changed(info, answer.change)
+            check_length(info.length, info, context.policy)
+            check_body(body, info.length, info, context.policy)
+    await bind(allowances, info)
+    await context.reserve(info, info.length or 0, 0)
+    return info, answer
+
+
+async def created(context: Context, exchange: Exchange, info: UploadInfo, lease: Lease | None) -> Upload:
+    """The upload in the store; what was reserved is given back when it cannot be created."""
+    try:
+        upload = await context.store.create(info, lease)
+    except TusError:
+        await context.reserve(info, 0, 0)
+        raise
+    context.metrics.add(UPLOADS_CREATED)
+    if context.announcer.wants(PostCreate):
+        context.announcer.tell(PostCreate(upload=upload.info, head=exchange.head), context.background)
+    return upload
