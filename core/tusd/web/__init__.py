@@ -1,0 +1,1 @@
+"""aiohttp on one side, the engine on the other; nothing but translation."""

@@ -1,0 +1,74 @@
+"""The HTTP side of one worker: listening, answering, draining."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+
+from aiohttp import web
+
+from ..engine import Engine
+from ..metrics import Metrics
+from ..plugin import Routes
+from ..protocol.cors import Cors
+from ..protocol.tus1 import Tus1
+from ..protocol.urls import Origins
+from .handler import Handler
+
+logger = logging.getLogger("tusd.web")
+
+_LINGER = 2.0
+"""Seconds for which a refused body is read and thrown away, so that its client sees the answer before the connection ends."""
+
+
+class Site:
+    """Serves an engine over HTTP/1.1 on sockets that are bound already."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        origins: Origins,
+        cors: Cors,
+        routes: Routes,
+        metrics: Metrics,
+        read_timeout: float,
+        keepalive_timeout: float,
+        max_header_size: int,
+    ) -> None:
+        dialect = Tus1(engine.policy, origins)
+        self._handler = Handler(
+            engine, dialect, origins=origins, cors=cors, routes=routes, metrics=metrics, read_timeout=read_timeout
+        )
+        self._keepalive_timeout = keepalive_timeout
+        self._max_header_size = max_header_size
+        self._listeners: list[asyncio.Server] = []
+        self._server: web.Server | None = None
+
+    async def start(self, sockets: list[socket.socket]) -> None:
+        """Accept connections on these listening sockets."""
+        loop = asyncio.get_running_loop()
+        self._server = web.Server(
+            self._handler,
+            access_log=None,
+            auto_decompress=False,
+            keepalive_timeout=self._keepalive_timeout,
+            lingering_time=_LINGER,
+            max_line_size=self._max_header_size,
+            max_field_size=self._max_header_size,
+        )
+        for sock in sockets:
+            if sock.family == getattr(socket, "AF_UNIX", None):
+                self._listeners.append(await loop.create_unix_server(self._server, sock=sock, backlog=1024))
+            else:
+                self._listeners.append(await loop.create_server(self._server, sock=sock, backlog=1024))
+
+    async def stop(self, timeout: float) -> None:
+        """Stop accepting, make running appends stop with their bytes kept, and wait for the answers, `timeout` seconds at the most."""
+        for listener in self._listeners:
+            listener.close()
+        self._handler.drain()
+        if self._server is not None:
+            self._server.pre_shutdown()
+            await self._server.shutdown(timeout)

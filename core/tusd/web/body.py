@@ -1,0 +1,267 @@
+"""A request's body as an `engine.body.Source`.
+
+Small and chunked bodies are read from aiohttp. A large one is written straight from the socket: while it runs, the connection's
+transport belongs to a small `BufferedProtocol`, so that the kernel fills one shared buffer which goes to `pwrite`; no chunk
+becomes a Python object. It never asks for more than the body has left, so a pipelined next request stays in the kernel, and
+aiohttp's parser is told of every byte that went by (as zeros, which are dropped at once), so the transport can be handed back at
+any byte. Only public names of asyncio and aiohttp are used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import cast
+
+from aiohttp import web
+
+from ..engine.body import Observer
+from ..errors import InvalidRequest, ReadTimeout, TusError, UnexpectedEof
+
+DIRECT_FROM = 256 * 1024
+"""A smaller body is mostly in aiohttp's buffer already when its handler starts."""
+BUFFER_SIZE = 1024 * 1024
+_ZEROS = bytes(256 * 1024)
+"""At most aiohttp's low-water mark, so that feeding it never pauses the transport."""
+
+
+class Stopped(TimeoutError):
+    """Put into aiohttp's stream to wake its reader; aiohttp takes a time-out as a reason to close the connection quietly."""
+
+
+class RequestSource:
+    """The body of one request. It ends early instead of failing; `failure` says why."""
+
+    def __init__(self, request: web.BaseRequest, buffer: memoryview, timeout: float) -> None:
+        self.failure: TusError | None = None
+        self._request = request
+        self._content = request.content
+        self._buffer = buffer
+        self._timeout = timeout
+        self._expects = request.headers.get("Expect", "").lower() == "100-continue"
+        self._ended = False
+        self._direct: _DirectWrite | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._waiting_since = 0.0
+
+    @property
+    def unread(self) -> bool:
+        """Whether so much of the body is, or may be, still on its way that the connection is better closed."""
+        if self._content.is_eof():
+            return False
+        size = self._request.content_length
+        return self._expects or self.failure is not None or size is None or size - self._content.total_bytes > 64 * 1024
+
+    async def read(self) -> bytes:
+        """The next piece; empty at the end, the early one, too."""
+        self._begin()
+        if self._ended or self.failure is not None:
+            return b""
+        try:
+            piece = self._content.read_nowait(-1)
+            if not piece and not self._content.is_eof():
+                self._wait()
+                piece = await self._content.readany()
+                self._waiting_since = 0.0
+        except Stopped:
+            return b""
+        except web.RequestPayloadError:
+            self.failure = InvalidRequest("the body's transfer coding is not valid")
+            return b""
+        except (ConnectionError, asyncio.IncompleteReadError):
+            self.failure = UnexpectedEof()
+            return b""
+        if not piece:
+            self._end()
+        return piece
+
+    async def write_to(self, fd: int, offset: int, limit: int, seen: Observer) -> int:
+        """Write up to `limit` bytes to a file at `offset`."""
+        at, end = offset, offset + limit
+        size = self._request.content_length
+        if size is not None and min(size, limit) >= DIRECT_FROM and "Transfer-Encoding" not in self._request.headers:
+            at = self._write(fd, self._buffered(), at, end, seen)
+            if at < end and self.failure is None and not self._content.is_eof():
+                at = await self._write_direct(fd, at, end, seen)
+            return at - offset
+        while at < end and (piece := await self.read()):
+            at = self._write(fd, piece, at, end, seen)
+        return at - offset
+
+    def stop(self, error: TusError) -> None:
+        """End now, with this failure."""
+        if self._ended or self.failure is not None:
+            return
+        self.failure = error
+        self._cancel_timer()
+        if self._direct is not None:
+            self._direct.finish()
+        self._content.set_exception(Stopped())
+
+    def close(self) -> None:
+        """The request is over."""
+        self._ended = True
+        self._cancel_timer()
+
+    @staticmethod
+    def _write(fd: int, piece: bytes, at: int, end: int, seen: Observer) -> int:
+        if not piece:
+            return at
+        view = memoryview(piece)[: end - at]
+        seen(view)
+        return write_all(fd, view, at)
+
+    def _buffered(self) -> bytes:
+        """What aiohttp has of the body already, without waiting for more."""
+        self._begin()
+        if self.failure is not None:
+            return b""
+        try:
+            return self._content.read_nowait(-1)
+        except (ConnectionError, web.RequestPayloadError):
+            self.failure = UnexpectedEof()
+            return b""
+
+    async def _write_direct(self, fd: int, offset: int, end: int, seen: Observer) -> int:
+        transport = self._request.transport
+        if transport is None or self.failure is not None:
+            self.failure = self.failure or UnexpectedEof()
+            return offset
+        left = cast(int, self._request.content_length) - self._content.total_bytes
+        transport.pause_reading()  # so that no byte comes between the two protocols
+        self._direct = sink = _DirectWrite(
+            self, self._request, transport, fd, offset, min(left, end - offset), seen, self._buffer
+        )
+        transport.resume_reading()
+        self._wait()
+        try:
+            await sink.done
+        finally:
+            sink.finish()
+            self._direct = None
+            self._waiting_since = 0.0
+        if sink.lost:
+            self.failure = self.failure or UnexpectedEof()
+        if sink.error is not None:
+            raise sink.error
+        if self.failure is None and self._content.is_eof():
+            self._end()
+        return sink.offset
+
+    def _begin(self) -> None:
+        if self._expects:
+            self._expects = False
+            transport = self._request.transport
+            if transport is not None and self._request.version >= (1, 1):
+                transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _end(self) -> None:
+        self._ended = True
+        self._cancel_timer()
+
+    def _wait(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._waiting_since = loop.time()
+        if self._timer is None:
+            self._timer = loop.call_later(self._timeout, self._look)
+
+    def active(self) -> None:
+        """A byte came just now."""
+        self._waiting_since = asyncio.get_running_loop().time()
+
+    def _look(self) -> None:
+        """Only the time that we wait for the client counts, not the time that the store takes."""
+        loop = asyncio.get_running_loop()
+        idle = loop.time() - self._waiting_since if self._waiting_since else 0.0
+        self._timer = None
+        if idle >= self._timeout:
+            self.stop(ReadTimeout())
+        elif not self._ended:
+            self._timer = loop.call_later(self._timeout - idle, self._look)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def write_all(fd: int, view: memoryview, offset: int) -> int:
+    """`os.pwrite` until all is written; returns the offset behind it. A short write: the disk is nearly full, or a signal came."""
+    while view:
+        n = os.pwrite(fd, view, offset)
+        offset, view = offset + n, view[n:]
+    return offset
+
+
+class _DirectWrite(asyncio.BufferedProtocol):
+    """Holds the transport while a body goes from the socket to a file."""
+
+    def __init__(
+        self,
+        source: RequestSource,
+        request: web.BaseRequest,
+        transport: asyncio.Transport,
+        fd: int,
+        offset: int,
+        left: int,
+        seen: Observer,
+        buffer: memoryview,
+    ) -> None:
+        self.offset = offset
+        self.error: BaseException | None = None
+        self.lost = False
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._source = source
+        self._aiohttp = request.protocol
+        self._content = request.content
+        self._transport = transport
+        self._fd = fd
+        self._left = left
+        self._seen = seen
+        self._buffer = buffer
+        self._holds = True
+        transport.set_protocol(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer[: self._left]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        view = self._buffer[:nbytes]
+        try:
+            self._seen(view)
+            self.offset = write_all(self._fd, view, self.offset)
+        except Exception as error:  # handed to whoever waits for `done`
+            self.error = error
+        self._left -= nbytes
+        self._source.active()
+        if self.error is not None or not self._left:
+            self.finish()
+        while nbytes and self._content.exception() is None:
+            part = min(nbytes, len(_ZEROS))
+            self._aiohttp.data_received(_ZEROS[:part])  # a whole slice of bytes is no copy
+            self._content.read_nowait(-1)
+            nbytes -= part
+
+    def finish(self) -> None:
+        """Give the transport back."""
+        if not self.done.done():
+            self.done.set_result(None)
+        if self._holds:
+            self._holds = False
+            self._transport.set_protocol(self._aiohttp)
+
+    def eof_received(self) -> bool | None:
+        self._aiohttp.eof_received()
+        return None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._holds = False
+        self.lost = True
+        self._aiohttp.connection_lost(exc)
+        self.finish()
+
+    def pause_writing(self) -> None:
+        self._aiohttp.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._aiohttp.resume_writing()

@@ -1,0 +1,138 @@
+"""One request: read, run, write; or refuse."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+
+from aiohttp import web
+
+from ..engine import Engine, Exchange
+from ..engine.body import Empty
+from ..engine.figures import ERRORS, REQUESTS
+from ..errors import InternalError, OriginNotAllowed, ServerShutdown, TusError
+from ..metrics import Metrics
+from ..plugin import Routes
+from ..protocol.cors import Cors
+from ..protocol.messages import Dialect, Head, HeaderList, Response
+from ..protocol.urls import Origins
+from .body import BUFFER_SIZE, RequestSource
+from .reply import send
+
+logger = logging.getLogger("tusd.web")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+_METHODS = frozenset(("GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS"))
+
+
+class Handler:
+    """Answers all requests of one worker."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        dialect: Dialect,
+        *,
+        origins: Origins,
+        cors: Cors,
+        routes: Routes,
+        metrics: Metrics,
+        read_timeout: float,
+    ) -> None:
+        self._engine = engine
+        self._dialect = dialect
+        self._origins = origins
+        self._cors = cors
+        self._routes = routes
+        self._metrics = metrics
+        self._read_timeout = read_timeout
+        self._buffer = memoryview(bytearray(BUFFER_SIZE))  # filled and written within one callback: one per event loop is enough
+        self._sources: set[RequestSource] = set()
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        """aiohttp's handler. Raises `ConnectionError` only: the client is gone."""
+        head = head_of(request)
+        source = RequestSource(request, self._buffer, self._read_timeout) if request.body_exists else None
+        if source is not None:
+            self._sources.add(source)
+        try:
+            return await self._answer(request, head, source)
+        finally:
+            if source is not None:
+                self._sources.discard(source)
+                source.close()
+
+    def drain(self) -> None:
+        """Make running appends stop; their bytes are kept."""
+        for source in tuple(self._sources):
+            source.stop(ServerShutdown(retry_after=1))
+
+    async def _answer(self, request: web.BaseRequest, head: Head, source: RequestSource | None) -> web.StreamResponse:
+        if not self._origins.holds(head.path):
+            return await self._outside(request, head, source)
+        self._metrics.add(REQUESTS, labels=(head.method if head.method in _METHODS else "other",))
+        cors: HeaderList = []
+        try:
+            cors = self._cors.headers(head)
+            exchange = Exchange(head, self._dialect.read(head), source or Empty())
+            async with self._engine(exchange) as outcome:
+                return await send(request, self._dialect.write(head, outcome), cors, close=_unread(source))
+        except TusError as error:
+            return await self._refuse(request, head, error, cors, source)
+        except ConnectionError:
+            if request.transport is None:
+                raise  # the client, while its download ran
+            return await self._fail(request, head, cors, source)
+        except Exception:
+            return await self._fail(request, head, cors, source)
+
+    async def _refuse(
+        self, request: web.BaseRequest, head: Head, error: TusError, cors: HeaderList, source: RequestSource | None
+    ) -> web.StreamResponse:
+        if type(error).__mro__[1] is InternalError or isinstance(error, OriginNotAllowed):
+            logger.warning("%s %s: %s", head.method, error.code, error)
+        response = self._dialect.refuse(head, error)
+        self._metrics.add(ERRORS, labels=(str(response.status), error.code))
+        return await send(request, response, cors, close=_unread(source))
+
+    async def _fail(
+        self, request: web.BaseRequest, head: Head, cors: HeaderList, source: RequestSource | None
+    ) -> web.StreamResponse:
+        """A bug or an outage: the log has all of it, the client only the request's id."""
+        given = head.headers.get("X-Request-ID") or ""
+        request_id = given if _REQUEST_ID.fullmatch(given) else os.urandom(8).hex()
+        logger.exception("%s failed (request id %s)", head.method, request_id)
+        return await self._refuse(request, head, InternalError(), [*cors, ("X-Request-ID", request_id)], source)
+
+    async def _outside(self, request: web.BaseRequest, head: Head, source: RequestSource | None) -> web.StreamResponse:
+        """What lies outside the upload path: the routes of plugins."""
+        route = self._routes.found.get(head.path)
+        if route is None:
+            response = Response(404, [("Content-Type", "text/plain; charset=utf-8")], b"not found\n")
+        elif head.method not in ("GET", "HEAD"):
+            response = Response(
+                405, [("Allow", "GET, HEAD"), ("Content-Type", "text/plain; charset=utf-8")], b"method not allowed\n"
+            )
+        else:
+            response = await route(head)
+        return await send(request, response, [], close=_unread(source))
+
+
+def head_of(request: web.BaseRequest) -> Head:
+    """What aiohttp has parsed, as the core sees it."""
+    url = request.rel_url
+    peer = request.protocol.peername
+    address, port = (peer[0], peer[1]) if isinstance(peer, tuple) else (None, None)
+    return Head(
+        method=request.method,
+        path=url.raw_path,
+        headers=request.headers,
+        peer=address,
+        peer_port=port,
+        scheme="https" if request.secure else "http",
+        query=url.raw_query_string,
+    )
+
+
+def _unread(source: RequestSource | None) -> bool:
+    return source is not None and source.unread
