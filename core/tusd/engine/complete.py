@@ -72,5 +72,6 @@ async def remove(context: Context, upload: Upload) -> None:
     """Take an upload away, if the store can, and give back what limiters have reserved for it."""
     if Terminable not in context.store.capabilities:
         raise InternalError("the store cannot remove uploads")
+    info = upload.info
     await cast(Terminable, upload).terminate()
-    await context.reserve(upload.info, 0, 0)
+    await context.reserve(info, 0, 0)

@@ -20,6 +20,7 @@ async def terminate(context: Context, exchange: Exchange, request: Terminate, al
     async with context.lock(request.upload_id) as lease:
         upload = await context.open(request.upload_id, lease)
         answer: HookResponse | None = None
+        info = upload.info
         with telling(upload):
             if context.announcer.wants(PreTerminate):
                 answer = await context.announcer.ask(PreTerminate(upload=upload.info, head=exchange.head))
@@ -28,5 +29,5 @@ async def terminate(context: Context, exchange: Exchange, request: Terminate, al
             await remove(context, upload)
         context.metrics.add(UPLOADS_TERMINATED)
         if context.announcer.wants(PostTerminate):
-            context.announcer.tell(PostTerminate(upload=upload.info, head=exchange.head), context.background)
+            context.announcer.tell(PostTerminate(upload=info, head=exchange.head), context.background)
         return Terminated(answer)

@@ -17,6 +17,7 @@ async def send(request: web.BaseRequest, response: Response, extra: HeaderList, 
     headers = CIMultiDict(response.headers)
     headers.extend(extra)
     headers["X-Content-Type-Options"] = "nosniff"
+    headers["Server"] = "tusd"
     if response.stream is not None:
         return await _send_stream(request, response, headers, close=close)
     reply = web.Response(status=response.status, reason=_REASONS.get(response.status), headers=headers, body=response.body)
