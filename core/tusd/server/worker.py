@@ -1,0 +1,147 @@
+"""One process that serves: an event loop, the backends that the configuration names, the engine and its web site."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Literal
+
+from ..config import Config
+from ..engine import Engine
+from ..errors import StartError
+from ..registry import Backends, Registry
+from ..web.app import Site
+
+_PATIENCE = 3.0
+"""Seconds beyond `server.shutdown_timeout` that backends get to close before the process ends without them."""
+
+
+def run_worker(
+    config: Config,
+    registry: Registry,
+    sockets: list[socket.socket],
+    *,
+    logger: logging.Logger,
+    ready: Callable[[], None],
+    number: int = 0,
+    supervisor: int | None = None,
+) -> int:
+    """Serve on `sockets` until SIGTERM, SIGINT or, with a `supervisor`, the end of that pipe; return the exit status.
+
+    `ready` is called once requests are served. Raises `StartError` when a backend cannot be opened.
+    """
+    with asyncio.Runner(loop_factory=_loop_factory(config.server.loop)) as runner:
+        try:
+            runner.run(_serve(config, registry, sockets, logger, ready, number, supervisor))
+        except asyncio.CancelledError:  # how a stop unwinds
+            logger.info("stopped")
+    return 0
+
+
+def _loop_factory(loop: Literal["auto", "uvloop", "asyncio"]) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's where it is installed (twice the small requests), asyncio's own elsewhere. Raises `StartError`."""
+    if loop == "asyncio":
+        return None
+    try:
+        factory: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module("uvloop").new_event_loop
+    except ImportError as error:
+        if loop == "uvloop":
+            raise StartError(f"server.loop: uvloop cannot be imported ({error}); try: pip install uvloop, or choose auto") from None
+        return None
+    return factory
+
+
+async def _serve(
+    config: Config,
+    registry: Registry,
+    sockets: list[socket.socket],
+    logger: logging.Logger,
+    ready: Callable[[], None],
+    number: int,
+    supervisor: int | None,
+) -> None:
+    _stop_when_told(config.server.shutdown_timeout, supervisor, logger)
+    async with registry.open(config.server.run_directory, number, logger) as backends:
+        async with _engine(config, backends) as engine, _site(config, backends, engine, sockets):
+            ready()
+            await asyncio.Event().wait()  # until a stop cancels it
+
+
+@asynccontextmanager
+async def _engine(config: Config, backends: Backends) -> AsyncIterator[Engine]:
+    engine = Engine(
+        store=backends.store,
+        locker=backends.locker,
+        limiters=backends.limiters,
+        dispatchers=backends.dispatchers,
+        metrics=backends.metrics,
+        policy=config.policy(),
+    )
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+@asynccontextmanager
+async def _site(config: Config, backends: Backends, engine: Engine, sockets: list[socket.socket]) -> AsyncIterator[None]:
+    server = config.server
+    site = Site(
+        engine,
+        origins=config.origins(),
+        cors=config.cors(),
+        routes=backends.routes,
+        metrics=backends.metrics,
+        read_timeout=server.read_timeout,
+        keepalive_timeout=server.keepalive_timeout,
+        max_header_size=server.max_header_size,
+    )
+    await site.start(sockets)
+    try:
+        yield
+    finally:
+        await site.stop(server.shutdown_timeout)
+
+
+def _stop_when_told(shutdown_timeout: float, supervisor: int | None, logger: logging.Logger) -> None:
+    """Let a signal, or the end of the supervisor's pipe, cancel the current task: every `async with` then closes what it opened."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None
+    told = False
+
+    def stop(number: signal.Signals | None = None) -> None:
+        nonlocal told
+        if told:
+            return
+        told = True
+        if supervisor is None:
+            logger.info("stopping", extra={"signal": number and number.name})
+            for handled in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(handled)
+                signal.signal(handled, signal.SIG_DFL)  # a second one ends the process at once
+        else:
+            loop.remove_reader(supervisor)
+        loop.call_later(shutdown_timeout + _PATIENCE, _give_up, logger)
+        task.cancel()
+
+    if sys.platform == "win32":
+        return  # asyncio.Runner stops at Ctrl-C by itself, and there is nothing else
+    loop.add_signal_handler(signal.SIGTERM, partial(stop, signal.SIGTERM))
+    if supervisor is None:
+        loop.add_signal_handler(signal.SIGINT, partial(stop, signal.SIGINT))
+    else:
+        loop.add_reader(supervisor, stop)
+
+
+def _give_up(logger: logging.Logger) -> None:
+    logger.error("a plugin did not close in time; ending without it")
+    os._exit(1)
