@@ -28,7 +28,9 @@ from .protocol.urls import Origins
 from .yaml_marks import OptionPath, Places, dotted, read_document
 
 SEAMS = ("storage", "locking", "limiting", "hooks", "metrics", "plugins")
-"""The sections that name plugins. `storage` and `locking` name one, the others a list."""
+"""The sections that name plugins."""
+SINGLE_SEAMS = ("storage", "locking")
+"""Those that name one plugin; the others name a list."""
 
 
 class StartErrors(StartError):
@@ -371,12 +373,9 @@ class _Sections:
 
     def config(self, source: str, directory: Path) -> Config:
         found: dict[str, Any] = {name: self.section(name, model) for name, model in SECTIONS.items()}
-        defaults = Config()
         for seam in SEAMS:
-            one = isinstance(getattr(defaults, seam), PluginEntry)
-            if seam in self.data:
-                value = self.data[seam]
-                found[seam] = self.entry((seam,), value) or getattr(defaults, seam) if one else self.entries(seam, value)
+            if seam in self.data and (value := self.read(seam, self.data[seam])) is not None:
+                found[seam] = value
         return Config(**found, source=source, directory=directory, places=self.places)
 
     def section(self, name: str, model: type[Section]) -> Section:
@@ -387,10 +386,12 @@ class _Sections:
             self.errors += option_errors(error, model, data, lambda path, what: self.places.error((name, *path), what))
             return model()
 
-    def entries(self, seam: str, value: object) -> tuple[PluginEntry, ...]:
+    def read(self, seam: str, value: object) -> PluginEntry | tuple[PluginEntry, ...] | None:
+        if seam in SINGLE_SEAMS:
+            return self.entry((seam,), value)
         if not isinstance(value, list):
             self.errors.append(self.places.error((seam,), "must be a list; begin each plugin with `- use: name`"))
-            return ()
+            return None
         return tuple(entry for index, item in enumerate(value) if (entry := self.entry((seam, index), item)))
 
     def entry(self, path: OptionPath, value: object) -> PluginEntry | None:
