@@ -37,6 +37,8 @@ def listening(address: str) -> Iterator[list[socket.socket]]:
                 sockets = [stack.enter_context(found) for found in _tcp_sockets(address)]
         except OSError as error:
             raise StartError(f"server.listen: cannot listen on {address}: {_cure(error, address)}") from None
+        except UnicodeError:
+            raise StartError(f"server.listen: cannot listen on {address}: not the name of a host") from None
         yield sockets
 
 
