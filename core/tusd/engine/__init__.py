@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import assert_never
 
@@ -56,31 +56,26 @@ class Engine:
             extensions -= {Extension.CONCATENATION_UNFINISHED}
         self.policy = replace(policy, extensions=extensions, downloads=policy.downloads and Readable in can)
         """The operator's policy, less what the store cannot do."""
+        self.limiters = tuple(limiters)
         self._context = Context(
             store=store,
             locker=locker,
-            limiters=tuple(limiters),
+            limiters=self.limiters,
             announcer=Announcer(dispatchers, metrics),
             metrics=metrics,
             policy=self.policy,
         )
 
-    @asynccontextmanager
-    async def __call__(self, exchange: Exchange) -> AsyncIterator[Outcome]:
-        """Carry out one request. Raises `TusError`; with its `info` set if the upload exists."""
-        limiters = self._context.limiters
-        if not limiters:
-            yield await self._run(exchange, ())
-            return
-        async with AsyncExitStack() as stack:
-            allowances = [await stack.enter_async_context(limiter.admit(exchange.head, exchange.request)) for limiter in limiters]
-            yield await self._run(exchange, allowances)
+    def __call__(self, exchange: Exchange) -> AbstractAsyncContextManager[Outcome]:
+        """Carry out one request. Entering raises `TusError`; with its `info` set if the upload exists."""
+        return _limited(self, exchange) if self.limiters else _Free(self, exchange)
 
     async def close(self) -> None:
         """Wait for what goes on in the background: told events, concatenations. The caller sets the time-out by cancelling."""
         await self._context.close()
 
-    async def _run(self, exchange: Exchange, allowances: Sequence[Allowance]) -> Outcome:
+    async def run(self, exchange: Exchange, allowances: Sequence[Allowance]) -> Outcome:
+        """Carry out one request that limiters have admitted."""
         context = self._context
         match exchange.request:
             case Append() as request:
@@ -97,3 +92,27 @@ class Engine:
                 return Discovered(tuple(e for e in Extension if self.policy.has(e)), self.policy.max_size)
             case never:
                 assert_never(never)
+
+
+class _Free:
+    """One request without limiters. Written out, because it is entered for every request."""
+
+    __slots__ = ("_engine", "_exchange")
+
+    def __init__(self, engine: Engine, exchange: Exchange) -> None:
+        self._engine = engine
+        self._exchange = exchange
+
+    async def __aenter__(self) -> Outcome:
+        return await self._engine.run(self._exchange, ())
+
+    async def __aexit__(self, *failure: object) -> None:
+        """Nothing to give back."""
+
+
+@asynccontextmanager
+async def _limited(engine: Engine, exchange: Exchange) -> AsyncIterator[Outcome]:
+    async with AsyncExitStack() as stack:
+        limiters = engine.limiters
+        allowances = [await stack.enter_async_context(limiter.admit(exchange.head, exchange.request)) for limiter in limiters]
+        yield await engine.run(exchange, allowances)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -109,12 +109,17 @@ async def bind(allowances: Sequence[Allowance], info: UploadInfo) -> None:
         await allowance.bind(info)
 
 
-@contextmanager
-def telling(upload: Upload) -> Iterator[None]:
+class telling:
     """Every error raised in the block carries the upload as it then stands, so that no Location or offset is lost."""
-    try:
-        yield
-    except TusError as error:
-        if error.info is None and not isinstance(error, Refused):
-            error.info = upload.info
-        raise
+
+    __slots__ = ("_upload",)
+
+    def __init__(self, upload: Upload) -> None:
+        self._upload = upload
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if isinstance(error, TusError) and error.info is None and not isinstance(error, Refused):
+            error.info = self._upload.info
