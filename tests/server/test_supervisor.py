@@ -1,0 +1,202 @@
+"""server/supervisor.py: workers are restarted, told to stop, and never outlive it. Its workers here only sleep."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+import logging, os, select, signal, sys, time
+from pathlib import Path
+from tusd.server.supervisor import Supervisor
+
+directory, count, behaviour = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stderr)
+
+def work(number, supervisor, ready):
+    with (directory / f"starts-{number}").open("a") as starts:
+        starts.write(f"{os.getpid()}\\n")
+    if behaviour == "refuse":
+        print("storage: wrong", file=sys.stderr)
+        return 2
+    if behaviour == "raise":
+        raise RuntimeError("broken plugin")
+    ready()
+    if behaviour == "deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(60)
+    select.select([supervisor], [], [])
+    (directory / f"stopped-{os.getpid()}").touch()
+    return 0
+
+supervisor = Supervisor(
+    work, count, shutdown_timeout=float(os.environ.get("PATIENCE", "5")), ready=lambda: print("ready", flush=True), logger=logging.getLogger()
+)
+sys.exit(supervisor.run())
+"""
+
+
+class Supervised:
+    """A supervisor in a process of its own."""
+
+    def __init__(self, directory: Path, count: int, behaviour: str) -> None:
+        self.directory = directory
+        self.count = count
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(directory), str(count), behaviour],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def pids(self, number: int) -> list[int]:
+        """The processes that have been worker `number`, in order."""
+        starts = self.directory / f"starts-{number}"
+        return [int(pid) for pid in starts.read_text().split()] if starts.exists() else []
+
+    def all_started(self) -> bool:
+        return all(self.pids(number) for number in range(self.count))
+
+    def stopped_in_order(self, pid: int) -> bool:
+        return (self.directory / f"stopped-{pid}").exists()
+
+    def end(self) -> tuple[int, str]:
+        """Wait for the end; its status and what it said."""
+        _, said = self.process.communicate(timeout=15)
+        return self.process.returncode, said
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Supervised]]:
+    running: list[Supervised] = []
+
+    def start(count: int = 2, behaviour: str = "good") -> Supervised:
+        running.append(Supervised(tmp_path, count, behaviour))
+        return running[-1]
+
+    yield start
+    for supervised in running:
+        try:
+            os.killpg(supervised.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # all have ended
+        supervised.process.communicate()
+
+
+def until(condition: Callable[[], object], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and waits to be reaped does not."""
+    try:
+        return (
+            "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text() if os.path.exists("/proc/self") else not os.kill(pid, 0)
+        )
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_all_workers_in_order(start: Callable[..., Supervised], number: signal.Signals) -> None:
+    supervised = start(3)
+    until(supervised.all_started)
+    supervised.process.send_signal(number)
+    status, said = supervised.end()
+    assert status == 0
+    assert "stopping" in said
+    for worker in range(3):
+        assert supervised.stopped_in_order(supervised.pids(worker)[0])
+
+
+def test_ready_is_told_once(start: Callable[..., Supervised]) -> None:
+    supervised = start(3)
+    until(supervised.all_started)
+    supervised.process.terminate()
+    out, _ = supervised.process.communicate(timeout=15)
+    assert out == "ready\n"
+
+
+def test_ctrl_c_in_a_terminal_reaches_workers_only_through_the_supervisor(start: Callable[..., Supervised]) -> None:
+    supervised = start(2)
+    until(supervised.all_started)
+    os.killpg(supervised.process.pid, signal.SIGINT)
+    status, said = supervised.end()
+    assert status == 0
+    assert "Traceback" not in said
+    assert supervised.stopped_in_order(supervised.pids(1)[0])
+
+
+def test_a_killed_worker_is_replaced(start: Callable[..., Supervised]) -> None:
+    supervised = start(2)
+    until(supervised.all_started)
+    os.kill(supervised.pids(1)[0], signal.SIGKILL)
+    until(lambda: len(supervised.pids(1)) == 2)
+    assert len(supervised.pids(0)) == 1
+    supervised.process.terminate()
+    status, said = supervised.end()
+    assert status == 0
+    assert "worker ended; another takes its place" in said
+    assert supervised.stopped_in_order(supervised.pids(1)[1])
+
+
+def test_restarts_back_off(start: Callable[..., Supervised]) -> None:
+    supervised = start(1, "raise")
+    time.sleep(1.2)
+    starts = len(supervised.pids(0))
+    assert 2 <= starts <= 5
+    supervised.process.terminate()
+    status, said = supervised.end()
+    assert status == 0
+    assert "RuntimeError: broken plugin" in said
+
+
+def test_a_start_that_is_refused_is_told_once_and_ends_it(start: Callable[..., Supervised]) -> None:
+    status, said = start(4, "refuse").end()
+    assert status == 2
+    assert said == "storage: wrong\n"
+
+
+def test_workers_end_when_the_supervisor_is_killed(start: Callable[..., Supervised]) -> None:
+    supervised = start(2)
+    until(supervised.all_started)
+    pids = [supervised.pids(number)[0] for number in range(2)]
+    supervised.process.kill()
+    until(lambda: all(supervised.stopped_in_order(pid) for pid in pids))
+    until(lambda: not any(alive(pid) for pid in pids))
+
+
+def test_a_second_signal_kills(start: Callable[..., Supervised]) -> None:
+    supervised = start(2, "deaf")
+    until(supervised.all_started)
+    supervised.process.terminate()
+    assert supervised.process.stderr is not None
+    assert select.select([supervised.process.stderr], [], [], 10)[0]
+    assert supervised.process.stderr.readline() == "stopping\n"
+    supervised.process.terminate()
+    status, said = supervised.end()
+    assert status == 1
+    assert said.count("worker killed") == 2
+
+
+def test_deaf_workers_are_killed_after_the_timeout(start: Callable[..., Supervised], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATIENCE", "-4.5")
+    supervised = start(2, "deaf")
+    until(supervised.all_started)
+    supervised.process.terminate()
+    status, said = supervised.end()
+    assert status == 1
+    assert said.count("worker killed") == 2
