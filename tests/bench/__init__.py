@@ -1,0 +1,1 @@
+"""Benchmarks. They report figures; no test fails because a machine is slow."""
