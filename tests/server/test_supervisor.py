@@ -16,6 +16,7 @@ import pytest
 PROGRAM = """
 import logging, os, select, signal, sys, time
 from pathlib import Path
+from tusd.errors import StartError
 from tusd.server.supervisor import Supervisor
 
 directory, count, behaviour = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
@@ -25,8 +26,7 @@ def work(number, supervisor, ready):
     with (directory / f"starts-{number}").open("a") as starts:
         starts.write(f"{os.getpid()}\\n")
     if behaviour == "refuse":
-        print("storage: wrong", file=sys.stderr)
-        return 2
+        raise StartError("storage: wrong")
     if behaviour == "raise":
         raise RuntimeError("broken plugin")
     ready()
@@ -38,7 +38,7 @@ def work(number, supervisor, ready):
     return 0
 
 supervisor = Supervisor(
-    work, count, shutdown_timeout=float(os.environ.get("PATIENCE", "5")), ready=lambda: print("ready", flush=True), logger=logging.getLogger()
+    work, count, shutdown_timeout=float(os.environ.get("PATIENCE", "5")), ready=lambda: print("ready", flush=True)
 )
 sys.exit(supervisor.run())
 """
@@ -103,9 +103,9 @@ def until(condition: Callable[[], object], seconds: float = 10) -> None:
 def alive(pid: int) -> bool:
     """Whether a process runs; one that has ended and waits to be reaped does not."""
     try:
-        return (
-            "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text() if os.path.exists("/proc/self") else not os.kill(pid, 0)
-        )
+        os.kill(pid, 0)
+        status = Path(f"/proc/{pid}/status")
+        return not status.exists() or "\nState:\tZ" not in status.read_text()
     except (FileNotFoundError, ProcessLookupError):
         return False
 

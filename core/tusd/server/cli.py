@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
-import socket
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import click
 
 from .. import __version__
-from ..errors import StartError, TusError
+from ..errors import StartError
 
 
 class _Commands(click.Group):
@@ -59,38 +58,95 @@ def commands() -> None:
 @_config_option
 def serve(path: Path | None) -> None:
     """Serve until SIGTERM or Ctrl-C (the default command)."""
-    from ..config import Config, load_config
-    from ..registry import Registry
-    from .listening import listening
+    from ..registry import configure
+    from . import logs
+    from .listening import listening, urls
 
-    config: Config = load_config(path)
-    registry = Registry(config)
-    count = config.server.processes
-    if count > 1 and not hasattr(os, "fork"):
-        raise StartError(f"server.workers: {count} workers need os.fork, which {sys.platform} lacks; write 1")
-    logger = _set_up_logs(config)
-    with listening(config.server.listen) as sockets:
-        ready = partial(_announce, sockets, config.server, config.storage.use)
-        if count == 1:
-            from .worker import run_worker
+    config, registry = configure(path)
+    server, log_options = config.server, config.logging.model_dump()
+    if server.processes > 1 and not hasattr(os, "fork"):
+        raise StartError(f"server.workers: several workers need os.fork, which {sys.platform} lacks; write 1")
+    logs.set_up(**log_options)
 
-            status = run_worker(config, registry, sockets, logger=logger, ready=ready)
+    from .showing import where_uploads_go
+    from .supervisor import Supervisor
+    from .worker import run_worker
+
+    with listening(server.listen) as sockets:
+        where = [server.public_url] if server.public_url else urls(sockets, server.base_path)
+        ready = partial(_say, f"tusd {__version__}: upload to {' or '.join(where)} ({where_uploads_go(registry)})")
+        if server.processes == 1:
+            status = run_worker(config, registry, sockets, ready=ready)
         else:
-            from .supervisor import Supervisor
 
             def work(number: int, supervisor: int, ready: Callable[[], None]) -> int:
-                _set_up_logs(config, number)
-                from .worker import run_worker
+                logs.set_up(**log_options, worker=number)
+                return run_worker(config, registry, sockets, ready=ready, number=number, supervisor=supervisor)
 
-                try:
-                    return run_worker(
-                        config, registry, sockets, logger=logger, ready=ready, number=number, supervisor=supervisor
-                    )
-                except StartError as error:
-                    click.echo(error, err=True)
-                    return 2
-
-            status = Supervisor(
-                work, count, shutdown_timeout=config.server.shutdown_timeout, ready=ready, logger=logger
-            ).run()
+            status = Supervisor(work, server.processes, shutdown_timeout=server.shutdown_timeout, ready=ready).run()
     sys.exit(status)
+
+
+@commands.command()
+@_config_option
+@click.option("--connect", is_flag=True, help="Also open every backend and ask storage and locking whether they work.")
+def check(path: Path | None, connect: bool) -> None:
+    """Say all that is wrong with a configuration, without serving it. Opens nothing, unless told to --connect."""
+    from ..registry import configure
+
+    config, registry = configure(path)
+    if connect:
+        import asyncio
+
+        from .connecting import connect_all
+
+        asyncio.run(connect_all(registry, config.server.run_directory))
+    _say(f"{config.source}: good" + (", and all backends can be used" if connect else ""))
+
+
+@commands.command()
+@click.option("--json", "as_json", is_flag=True, help="As a JSON list.")
+def plugins(as_json: bool) -> None:
+    """List the installed plugins."""
+    from ..registry import installed
+
+    listings = installed()
+    if as_json:
+        _say(json.dumps([asdict(listing) for listing in listings], indent=2))
+        return
+    rows = [(one.seam, one.name, f"{one.distribution} {one.version}", one.error or one.summary) for one in listings]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)] if rows else []
+    for row, listing in zip(rows, listings, strict=True):
+        start = "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=False))
+        _say(f"{start}  {'cannot be used: ' if listing.error else ''}{row[3]}")
+
+
+@commands.group()
+def config() -> None:
+    """Look at the configuration."""
+
+
+@config.command()
+def schema() -> None:
+    """Print the JSON Schema of the configuration with all installed plugins, for completion in editors."""
+    from ..registry import json_schema
+
+    _say(json.dumps(json_schema(), indent=2))
+
+
+@config.command()
+@_config_option
+def show(path: Path | None) -> None:
+    """Print the configuration as it takes effect, defaults and environment included, secrets masked."""
+    import yaml
+
+    from ..registry import configure
+    from .showing import effective
+
+    _say(yaml.safe_dump(effective(*configure(path)), sort_keys=False, allow_unicode=True).rstrip("\n"))
+
+
+def _say(text: str) -> None:
+    """Print a line. A reader that went away is no reason to stop serving."""
+    with contextlib.suppress(BrokenPipeError):
+        click.echo(text)

@@ -16,6 +16,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..errors import StartError
+
+logger = logging.getLogger("tusd")
+
 EXIT_START_ERROR = 2
 """Exit status of a process that could not start because of its configuration or surroundings."""
 
@@ -28,7 +32,7 @@ _PATIENCE = 5.0
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 Work = Callable[[int, int, Callable[[], None]], int]
-"""What a worker does: `work(number, supervisor, ready)` returns an exit status. `supervisor` is a file descriptor that reads
+"""What a worker does: `work(number, supervisor, ready)` returns an exit status or raises `StartError`. `supervisor` is a file descriptor that reads
 as ended when the worker is to stop, which includes a supervisor that was killed; `ready()` reports that it serves."""
 
 
@@ -47,13 +51,10 @@ class _Slot:
 class Supervisor:
     """Runs `count` workers. The first starts alone, so that what is wrong is told once; when it is ready the others follow."""
 
-    def __init__(
-        self, work: Work, count: int, *, shutdown_timeout: float, ready: Callable[[], None], logger: logging.Logger
-    ) -> None:
+    def __init__(self, work: Work, count: int, *, shutdown_timeout: float, ready: Callable[[], None]) -> None:
         self._work = work
         self._shutdown_timeout = shutdown_timeout
         self._announce = ready
-        self._logger = logger
         self._slots = [_Slot(number, due=0 if number == 0 else float("inf")) for number in range(count)]
         self._stopping = False
         self._kill_at = float("inf")
@@ -85,7 +86,7 @@ class Supervisor:
     def _heed(self, numbers: bytes) -> None:
         for number in numbers:
             if number in _STOPPING and not self._stopping:
-                self._logger.info("stopping", extra={"signal": signal.Signals(number).name})
+                logger.info("stopping", extra={"signal": signal.Signals(number).name})
                 self._stop()
             elif number in _STOPPING:
                 self._kill()
@@ -101,7 +102,7 @@ class Supervisor:
         self._status = self._status or 1
         for slot in self._slots:
             if slot.pid:
-                self._logger.warning("worker killed", extra={"worker": slot.number, "pid": slot.pid})
+                logger.warning("worker killed", extra={"worker": slot.number, "pid": slot.pid})
                 os.kill(slot.pid, signal.SIGKILL)
 
     def _first_is_ready(self) -> None:
@@ -142,8 +143,11 @@ class Supervisor:
         try:
             os.close(self._living)
             status = self._work(number, self._alive, lambda: _write(self._report))
+        except StartError as error:
+            print(error, file=sys.stderr)
+            status = EXIT_START_ERROR
         except BaseException:
-            self._logger.exception("worker failed")
+            logger.exception("worker failed")
         finally:
             with contextlib.suppress(OSError):
                 sys.stderr.flush()
@@ -169,7 +173,7 @@ class Supervisor:
         slot.pause = 0 if lived > _SHORT_LIFE else min(_LONGEST_PAUSE, slot.pause * 2 or _FIRST_PAUSE)
         slot.due = time.monotonic() + slot.pause
         how = signal.Signals(-status).name if status < 0 else f"status {status}"
-        self._logger.error(
+        logger.error(
             "worker ended; another takes its place",
             extra={"worker": slot.number, "pid": pid, "ended": how, "pause": slot.pause},
         )

@@ -20,6 +20,8 @@ from ..errors import StartError
 from ..registry import Backends, Registry
 from ..web.app import Site
 
+logger = logging.getLogger("tusd")
+
 _PATIENCE = 3.0
 """Seconds beyond `server.shutdown_timeout` that backends get to close before the process ends without them."""
 
@@ -29,7 +31,6 @@ def run_worker(
     registry: Registry,
     sockets: list[socket.socket],
     *,
-    logger: logging.Logger,
     ready: Callable[[], None],
     number: int = 0,
     supervisor: int | None = None,
@@ -40,7 +41,7 @@ def run_worker(
     """
     with asyncio.Runner(loop_factory=_loop_factory(config.server.loop)) as runner:
         try:
-            runner.run(_serve(config, registry, sockets, logger, ready, number, supervisor))
+            runner.run(_serve(config, registry, sockets, ready, number, supervisor))
         except asyncio.CancelledError:  # how a stop unwinds
             logger.info("stopped")
     return 0
@@ -54,7 +55,9 @@ def _loop_factory(loop: Literal["auto", "uvloop", "asyncio"]) -> Callable[[], as
         factory: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module("uvloop").new_event_loop
     except ImportError as error:
         if loop == "uvloop":
-            raise StartError(f"server.loop: uvloop cannot be imported ({error}); try: pip install uvloop, or choose auto") from None
+            raise StartError(
+                f"server.loop: uvloop cannot be imported ({error}); try: pip install uvloop, or choose auto"
+            ) from None
         return None
     return factory
 
@@ -63,12 +66,11 @@ async def _serve(
     config: Config,
     registry: Registry,
     sockets: list[socket.socket],
-    logger: logging.Logger,
     ready: Callable[[], None],
     number: int,
     supervisor: int | None,
 ) -> None:
-    _stop_when_told(config.server.shutdown_timeout, supervisor, logger)
+    _stop_when_told(config.server.shutdown_timeout, supervisor)
     async with registry.open(config.server.run_directory, number, logger) as backends:
         async with _engine(config, backends) as engine, _site(config, backends, engine, sockets):
             ready()
@@ -111,7 +113,7 @@ async def _site(config: Config, backends: Backends, engine: Engine, sockets: lis
         await site.stop(server.shutdown_timeout)
 
 
-def _stop_when_told(shutdown_timeout: float, supervisor: int | None, logger: logging.Logger) -> None:
+def _stop_when_told(shutdown_timeout: float, supervisor: int | None) -> None:
     """Let a signal, or the end of the supervisor's pipe, cancel the current task: every `async with` then closes what it opened."""
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
@@ -130,7 +132,7 @@ def _stop_when_told(shutdown_timeout: float, supervisor: int | None, logger: log
                 signal.signal(handled, signal.SIG_DFL)  # a second one ends the process at once
         else:
             loop.remove_reader(supervisor)
-        loop.call_later(shutdown_timeout + _PATIENCE, _give_up, logger)
+        loop.call_later(shutdown_timeout + _PATIENCE, _give_up)
         task.cancel()
 
     if sys.platform == "win32":
@@ -142,6 +144,6 @@ def _stop_when_told(shutdown_timeout: float, supervisor: int | None, logger: log
         loop.add_reader(supervisor, stop)
 
 
-def _give_up(logger: logging.Logger) -> None:
+def _give_up() -> None:
     logger.error("a plugin did not close in time; ending without it")
     os._exit(1)
