@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterable, Sequen
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from types import MappingProxyType, ModuleType
-from typing import Any
+from typing import Any, cast
 
 import pluggy
 
@@ -61,8 +61,8 @@ class Loaded:
 def manager_of(loaded: Iterable[Loaded]) -> pluggy.PluginManager:
     """A manager that calls these plugins in the order of the configuration; of wrappers, the first is the outermost."""
     manager = new_manager()
-    for one in reversed(list(loaded)):  # pluggy calls last what was registered first
-        manager.register(_answers(one), f"{one.label} {id(one)}")
+    for number, one in enumerate(reversed(list(loaded))):  # pluggy calls first what was registered last
+        manager.register(_answers(one), f"{number} {one.label}")
     return manager
 
 
@@ -174,5 +174,5 @@ async def _opened(loaded: Loaded, hook: str, opening: AbstractAsyncContextManage
         if not isinstance(opened, OBJECTS[hook]):
             raise PluginError(f"{loaded.label}: {hook} opened {_kind(opened)}, which is not a {OBJECTS[hook].__name__}")
         if loaded.seam == "hooks" and isinstance(loaded.options, HookOptions) and loaded.options.events is not None:
-            opened = _Narrowed(opened, loaded.options.events)
+            opened = _Narrowed(cast(Dispatcher, opened), loaded.options.events)
         yield opened
