@@ -164,6 +164,7 @@ class Supervisor:
     def _ended(self, slot: _Slot, status: int) -> None:
         pid, slot.pid = slot.pid, 0
         if self._stopping:
+            self._status = self._status or (1 if status else 0)
             return
         if status == EXIT_START_ERROR and not self._ready:
             self._status = status  # it has said why; another one would say the same

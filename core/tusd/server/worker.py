@@ -11,7 +11,6 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Literal
 
 from ..config import Config
@@ -42,8 +41,9 @@ def run_worker(
     with asyncio.Runner(loop_factory=_loop_factory(config.server.loop)) as runner:
         try:
             runner.run(_serve(config, registry, sockets, ready, number, supervisor))
-        except asyncio.CancelledError:  # how a stop unwinds
-            logger.info("stopped")
+        except asyncio.CancelledError:
+            pass  # told to stop before it served
+    logger.info("stopped")
     return 0
 
 
@@ -70,11 +70,11 @@ async def _serve(
     number: int,
     supervisor: int | None,
 ) -> None:
-    _stop_when_told(config.server.shutdown_timeout, supervisor)
+    stop = _Stop(config.server.shutdown_timeout, supervisor)
     async with registry.open(config.server.run_directory, number, logger) as backends:
         async with _engine(config, backends) as engine, _site(config, backends, engine, sockets):
             ready()
-            await asyncio.Event().wait()  # until a stop cancels it
+            await stop.wait()
 
 
 @asynccontextmanager
@@ -113,35 +113,45 @@ async def _site(config: Config, backends: Backends, engine: Engine, sockets: lis
         await site.stop(server.shutdown_timeout)
 
 
-def _stop_when_told(shutdown_timeout: float, supervisor: int | None) -> None:
-    """Let a signal, or the end of the supervisor's pipe, cancel the current task: every `async with` then closes what it opened."""
-    loop = asyncio.get_running_loop()
-    task = asyncio.current_task()
-    assert task is not None
-    told = False
+class _Stop:
+    """The wish that this process stops: by a signal or, with a supervisor, by the end of its pipe.
 
-    def stop(number: signal.Signals | None = None) -> None:
-        nonlocal told
-        if told:
-            return
-        told = True
+    While backends are opened it cancels the current task; once `wait` is reached that returns, and everything closes in order.
+    """
+
+    def __init__(self, shutdown_timeout: float, supervisor: int | None) -> None:
+        self._shutdown_timeout = shutdown_timeout
+        self._supervisor = supervisor
+        self._loop = asyncio.get_running_loop()
+        self._opening = asyncio.current_task()
+        self._told = asyncio.Event()
+        if sys.platform == "win32":
+            return  # asyncio.Runner cancels the task at Ctrl-C, and there is nothing else
+        self._loop.add_signal_handler(signal.SIGTERM, self._tell, signal.SIGTERM)
         if supervisor is None:
+            self._loop.add_signal_handler(signal.SIGINT, self._tell, signal.SIGINT)
+        else:
+            self._loop.add_reader(supervisor, self._tell)
+
+    async def wait(self) -> None:
+        """Serve until told to stop."""
+        self._opening = None
+        await self._told.wait()
+
+    def _tell(self, number: signal.Signals | None = None) -> None:
+        if self._told.is_set():
+            return
+        self._told.set()
+        if self._supervisor is not None:
+            self._loop.remove_reader(self._supervisor)
+        else:
             logger.info("stopping", extra={"signal": number and number.name})
             for handled in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(handled)
+                self._loop.remove_signal_handler(handled)
                 signal.signal(handled, signal.SIG_DFL)  # a second one ends the process at once
-        else:
-            loop.remove_reader(supervisor)
-        loop.call_later(shutdown_timeout + _PATIENCE, _give_up)
-        task.cancel()
-
-    if sys.platform == "win32":
-        return  # asyncio.Runner stops at Ctrl-C by itself, and there is nothing else
-    loop.add_signal_handler(signal.SIGTERM, partial(stop, signal.SIGTERM))
-    if supervisor is None:
-        loop.add_signal_handler(signal.SIGINT, partial(stop, signal.SIGINT))
-    else:
-        loop.add_reader(supervisor, stop)
+        self._loop.call_later(self._shutdown_timeout + _PATIENCE, _give_up)
+        if self._opening is not None:
+            self._opening.cancel()
 
 
 def _give_up() -> None:
