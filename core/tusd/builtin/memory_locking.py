@@ -18,12 +18,6 @@ class MemoryLocking:
     api_version = 1
     scope = plugin.Scope.PROCESS
 
-    class Options(plugin.Options):
-        pass
-
-    def __init__(self, options: Options) -> None:
-        self.options = options
-
     @plugin.hookimpl
     @asynccontextmanager
     async def open_locking(self) -> AsyncIterator[plugin.Locker]:
