@@ -99,6 +99,8 @@ def _not_yaml(error: yaml.MarkedYAMLError, text: str, source: str) -> ConfigErro
     lines = text.splitlines()
     here = lines[mark.line][mark.column : mark.column + 1] if mark.line < len(lines) else ""
     problem = "a tab cannot indent; use spaces" if here == "\t" else error.problem
+    if "${" in (lines[mark.line] if mark.line < len(lines) else ""):
+        problem = f"{problem} (between {{ }} a ${{...}} has to be in quotes)"
     return ConfigError(f"{source}:{mark.line + 1}:{mark.column + 1}", "", f"not valid YAML: {problem}")
 
 
@@ -137,8 +139,10 @@ class _Reader:
             case SequenceNode():
                 items = [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
                 return [item for item in items if item is not _MISSING]
-            case _:
+            case ScalarNode():
                 return self.scalar(node, path)
+            case _:
+                raise AssertionError(f"no YAML node: {node!r}")
 
     def mapping(self, node: MappingNode, path: OptionPath) -> object:
         values: dict[str, object] = {}
@@ -148,7 +152,7 @@ class _Reader:
             if not isinstance(key_node, ScalarNode) or not isinstance(key, str):
                 self.refuse(key_node, path, "a key must be a plain word")
                 continue
-            if key == "<<" and key_node.style is None:
+            if key == "<<" and not key_node.style:
                 self.refuse(key_node, path, "merging by << is not supported; write the options out")
                 continue
             here = (*path, key)
@@ -163,9 +167,9 @@ class _Reader:
                 values[key] = value
         return values
 
-    def scalar(self, node: Node, path: OptionPath) -> object:
+    def scalar(self, node: ScalarNode, path: OptionPath) -> object:
         text: str = node.value
-        plain = isinstance(node, ScalarNode) and node.style is None
+        plain = not node.style  # None, or with libyaml ""
         if "${" in text:
             try:
                 text = self.interpolation.replace(text)

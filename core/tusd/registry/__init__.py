@@ -24,6 +24,7 @@ from .schema import configuration_schema
 
 __all__ = [
     "Backends",
+    "FanOut",
     "Loaded",
     "PluginListing",
     "Registry",
