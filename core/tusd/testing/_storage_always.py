@@ -256,7 +256,7 @@ class AppendTests(StorageBase):
                 start = upload.info.offset
                 body = FakeBody(data[start:], piece=5, hang_at=hang_at)
                 work = asyncio.create_task(upload.append(body))
-                await body.hanging.wait()
+                await body.hung(work)
                 seen = (await store.info(upload.info.id)).offset
                 assert start <= seen <= start + hang_at
                 work.cancel()

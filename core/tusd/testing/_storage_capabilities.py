@@ -202,7 +202,7 @@ class AtomicTests(StorageBase):
                 upload = await self._before_a_whole_body(store)
                 body = self._whole_body(hang_at=hang_at)
                 work = asyncio.create_task(upload.append(body))
-                await body.hanging.wait()
+                await body.hung(work)
                 assert (await store.info(upload.info.id)).offset == len(BEFORE), "info() counts a body that may break yet"
                 work.cancel()
                 await asyncio.wait([work])

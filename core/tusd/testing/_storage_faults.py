@@ -74,7 +74,7 @@ class BodyTests(StorageBase):
                 late = _LateBody(b"?" * len(DATA), lease, k)
                 late.data = DATA[:k] + late.data[k:]
                 paused = asyncio.create_task(upload.append(late))
-                await late.hanging.wait()
+                await late.hung(paused)
                 lease.lose()
                 following = await reopen(store, upload.info.id)
                 start = following.info.offset
@@ -116,13 +116,13 @@ class BrokenTests(StorageBase):
         await self._cancelled_everywhere(tusd_door, self._concatenate)
 
     async def test_create_with_any_call_failing(self, tusd_door: Door[DataStore]) -> None:
-        await self._failing_everywhere(tusd_door, self._create)
+        await self._failing_everywhere(tusd_door, self._create, changes=True)
 
     async def test_append_with_any_call_failing(self, tusd_door: Door[DataStore]) -> None:
-        await self._failing_everywhere(tusd_door, self._append)
+        await self._failing_everywhere(tusd_door, self._append, changes=True)
 
     async def test_save_with_any_call_failing(self, tusd_door: Door[DataStore]) -> None:
-        await self._failing_everywhere(tusd_door, self._save)
+        await self._failing_everywhere(tusd_door, self._save, changes=True)
 
     async def test_finish_with_any_call_failing(self, tusd_door: Door[DataStore]) -> None:
         await self._failing_everywhere(tusd_door, self._finish)
@@ -135,15 +135,15 @@ class BrokenTests(StorageBase):
 
     @needs(Atomic)
     async def test_append_of_a_whole_body_with_any_call_failing(self, tusd_door: Door[DataStore]) -> None:
-        await self._failing_everywhere(tusd_door, self._append_whole)
+        await self._failing_everywhere(tusd_door, self._append_whole, changes=True)
 
     @needs(Terminable)
     async def test_terminate_with_any_call_failing(self, tusd_door: Door[DataStore]) -> None:
-        await self._failing_everywhere(tusd_door, self._terminate)
+        await self._failing_everywhere(tusd_door, self._terminate, changes=True)
 
     @needs(Concatenable)
     async def test_concatenate_with_any_call_failing(self, tusd_door: Door[DataStore]) -> None:
-        await self._failing_everywhere(tusd_door, self._concatenate)
+        await self._failing_everywhere(tusd_door, self._concatenate, changes=True)
 
     # --- the faults
 
@@ -157,7 +157,7 @@ class BrokenTests(StorageBase):
         await self._everywhere(door, prepare, at_once)
         await self._everywhere(door, prepare, while_a_thread_works)
 
-    async def _failing_everywhere(self, door: Door[DataStore], prepare: Prepare) -> None:
+    async def _failing_everywhere(self, door: Door[DataStore], prepare: Prepare, *, changes: bool = False) -> None:
         if self.failing(1) is None:
             return
 
@@ -173,9 +173,11 @@ class BrokenTests(StorageBase):
                     assert calls.failed, f"{error!r} without a failing call"
             return calls.failed
 
-        await self._everywhere(door, prepare, fails)
+        struck = await self._everywhere(door, prepare, fails)
+        assert struck or not changes, "`failing` made no call fail; does it name the functions that the store calls?"
 
-    async def _everywhere(self, door: Door[DataStore], prepare: Prepare, fault: Fault) -> None:
+    async def _everywhere(self, door: Door[DataStore], prepare: Prepare, fault: Fault) -> int:
+        """Break the work at every step; returns how many there were."""
         async with door.open() as store:
             for nth in range(1, MOST_STEPS):
                 work, check = await prepare(store)
@@ -186,7 +188,7 @@ class BrokenTests(StorageBase):
                     error.add_note(f"(with fault number {nth})")
                     raise
                 if not struck:
-                    return
+                    return nth - 1
         raise AssertionError(f"still going on after {MOST_STEPS} steps")
 
     # --- what is broken: each makes an upload, and says how it must be afterwards

@@ -19,6 +19,7 @@ from ._storage_base import (
     assert_bytes,
     assert_resumable,
     concatenate,
+    exists,
     full_upload,
     needs,
     new_id,
@@ -140,6 +141,7 @@ class WorkerTests(StorageBase):
                 assert upload.info.offset == n * 10
                 await upload.append(FakeBody(data[n * 10 : n * 10 + 10]))
                 for seen_by in (one, other):
+                    assert await exists(seen_by, upload_id), "one worker does not see what the other has created"
                     assert (await seen_by.info(upload_id)).offset == n * 10 + 10
             await upload.finish()
             for store in (one, other):

@@ -62,7 +62,7 @@ class FakeBody:
         self.safe: int | None = None
         """The last offset that the store called safe while running, if it did."""
         self.hanging = asyncio.Event()
-        """Set once the body hangs."""
+        """Set once the body hangs. See `hung`."""
         self._piece = piece
         self._pause = pause
         self._matches = intact
@@ -91,6 +91,14 @@ class FakeBody:
     def saved(self, offset: int) -> None:
         assert self.safe is None or offset >= self.safe, f"body.saved({offset}) after body.saved({self.safe})"
         self.safe = offset
+
+    async def hung(self, work: asyncio.Task[int]) -> None:
+        """Wait until the body hangs in `work`, an append of it. Fails when the append ends before that."""
+        hanging = asyncio.create_task(self.hanging.wait())
+        await asyncio.wait([work, hanging], return_when=asyncio.FIRST_COMPLETED)
+        hanging.cancel()
+        if not self.hanging.is_set():
+            raise AssertionError(f"append() returned {work.result()} while its body was still coming")
 
     async def _pieces(self) -> AsyncIterator[bytes]:
         assert not self._begun, "the store read the body twice; use one of `async for` and `write_to`, once"

@@ -21,6 +21,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 RESULT = "result: "
+PATIENCE = 60
+"""Seconds after which the other process is taken to be stuck."""
 
 
 class Elsewhere:
@@ -54,11 +56,12 @@ class Elsewhere:
 
     async def said(self, line: str) -> None:
         """Wait until the function prints this line."""
-        assert self._process.stdout is not None
-        while not self._lines or self._lines[-1] != line:
-            read = await self._process.stdout.readline()
-            assert read, f"the other process ended before it said {line!r}; its error stands above"
-            self._lines.append(read.decode().rstrip())
+        async with asyncio.timeout(PATIENCE):
+            while not self._lines or self._lines[-1] != line:
+                assert self._process.stdout is not None
+                read = await self._process.stdout.readline()
+                assert read, f"the other process ended before it said {line!r}; its error stands above"
+                self._lines.append(read.decode().rstrip())
 
     async def kill(self) -> list[str]:
         """Kill the process (SIGKILL); returns all lines that it printed."""
@@ -74,7 +77,8 @@ class Elsewhere:
         return pickle.loads(base64.b64decode(self._lines[-1].removeprefix(RESULT)))
 
     async def _rest(self) -> None:
-        out, _ = await self._process.communicate()
+        async with asyncio.timeout(PATIENCE):
+            out, _ = await self._process.communicate()
         complete = out.decode().rpartition("\n")[0]  # a killed process may leave half a line
         self._lines += complete.splitlines()
 
