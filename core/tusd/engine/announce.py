@@ -26,6 +26,11 @@ class Announcer:
         self._metrics = metrics
         self._wanted = frozenset[type[HookEvent]]().union(*(d.events for d in dispatchers))
 
+    @property
+    def silent(self) -> bool:
+        """Whether nobody is asked or told anything."""
+        return not self._wanted
+
     def wants(self, kind: type[HookEvent]) -> bool:
         """Whether anybody wants such events; others need not be built."""
         return kind in self._wanted

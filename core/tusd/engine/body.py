@@ -19,6 +19,8 @@ class Source(Protocol):
 
     failure: TusError | None
     """Why it ended before its end; None while it runs and when all of it came."""
+    arrived: bool
+    """All of it is in memory already, so reading it waits for nobody."""
 
     async def read(self) -> bytes:
         """The next piece; empty at the end, the early one, too. The first call tells the client to send (100 Continue)."""
@@ -44,6 +46,7 @@ class Empty:
     """The source of a request without a body."""
 
     failure: TusError | None = None
+    arrived = True
 
     async def read(self) -> bytes:
         return b""

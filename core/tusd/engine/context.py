@@ -53,6 +53,24 @@ class _Hold:
         return await self._lock.__aexit__(kind, error, traceback)
 
 
+class _Unshared:
+    """The lease on an upload that nobody else knows of."""
+
+    token = 0  # before every holder that comes later
+
+    async def __aenter__(self) -> Lease:
+        return self
+
+    async def __aexit__(self, *failure: object) -> None:
+        """There is no lock to let go."""
+
+    def check(self) -> None:
+        """It cannot be lost."""
+
+
+UNSHARED = _Unshared()
+
+
 def keep_on() -> None:
     """The `wanted` of work that cannot be interrupted and ends soon by itself."""
 

@@ -13,7 +13,7 @@ from ..protocol.rules import body_limit, plan_create
 from .append import receive
 from .complete import complete
 from .concatenate import create_final
-from .context import Context, Exchange, telling
+from .context import UNSHARED, Context, Exchange, telling
 from .new import asked, created, new_id
 
 
@@ -38,7 +38,9 @@ async def create(context: Context, exchange: Exchange, request: Create, allowanc
     def wanted() -> None:
         exchange.source.stop(UploadInterrupted())
 
-    async with context.lock(info.id, wanted) as lease:
+    # A body that is here already is stored before anybody can learn of an upload whose random id nobody has been told.
+    secret = exchange.source.arrived and context.announcer.silent
+    async with UNSHARED if secret else context.lock(info.id, wanted) as lease:
         upload = await created(context, exchange, info, lease)
         with telling(upload):
             if request.body is None:

@@ -36,6 +36,7 @@ class RequestSource:
         self.failure: TusError | None = None
         self._request = request
         self._content = request.content
+        self.arrived = request.content.is_eof()
         self._buffer = buffer
         self._timeout = timeout
         self._expects = request.headers.get("Expect", "").lower() == "100-continue"
