@@ -123,7 +123,7 @@ def test_a_killed_worker_is_replaced_while_the_others_serve(tmp_path: Path) -> N
         children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
         if not children.exists():
             pytest.skip("needs /proc to find the workers of a server")
-        until(lambda: len(children.read_text().split()) == 2)
+        until(lambda: server.log.count("serving") == 2)
         before = children.read_text().split()
         os.kill(int(before[0]), signal.SIGKILL)
         until(lambda: len(now := children.read_text().split()) == 2 and before[0] not in now)
@@ -152,7 +152,7 @@ def test_unix_socket_survives_the_end_of_one_worker(tmp_path: Path) -> None:
         children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
         if not children.exists():
             pytest.skip("needs /proc to find the workers of a server")
-        until(lambda: len(children.read_text().split()) == 2)
+        until(lambda: server.log.count("serving") == 2)
         os.kill(int(children.read_text().split()[1]), signal.SIGTERM)
         until(lambda: "worker ended" in server.log)
         assert path.exists()
@@ -162,10 +162,11 @@ def test_unix_socket_survives_the_end_of_one_worker(tmp_path: Path) -> None:
 
 def test_json_log(tmp_path: Path) -> None:
     with serving(tmp_path, config(2, logging="{format: json}")) as server:
+        until(lambda: server.log.count("serving") == 2)
         server.stop()
         events = [json.loads(line) for line in server.log.splitlines()]
-    assert [event["message"] for event in events] == ["stopping", "stopped", "stopped"]
-    assert {event.get("worker") for event in events} == {None, 0, 1}
+    found = sorted((event["message"], event.get("worker")) for event in events)
+    assert found == [("serving", 0), ("serving", 1), ("stopped", 0), ("stopped", 1), ("stopping", None)]
 
 
 def test_log_level(tmp_path: Path) -> None:

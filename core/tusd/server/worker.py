@@ -73,6 +73,7 @@ async def _serve(
     stop = _Stop(config.server.shutdown_timeout, supervisor)
     async with registry.open(config.server.run_directory, number, logger) as backends:
         async with _engine(config, backends) as engine, _site(config, backends, engine, sockets):
+            logger.info("serving")
             ready()
             await stop.wait()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import sys
 
 from aiohttp import web
 
@@ -20,6 +21,9 @@ logger = logging.getLogger("tusd.web")
 
 _LINGER = 2.0
 """Seconds for which a refused body is read and thrown away, so that its client sees the answer before the connection ends."""
+
+_BACKLOG = 1024
+"""Connections that wait to be accepted; the kernel lowers it to its own limit."""
 
 
 class Site:
@@ -59,10 +63,7 @@ class Site:
             max_field_size=self._max_header_size,
         )
         for sock in sockets:
-            if sock.family == getattr(socket, "AF_UNIX", None):
-                self._listeners.append(await loop.create_unix_server(self._server, sock=sock, backlog=1024))
-            else:
-                self._listeners.append(await loop.create_server(self._server, sock=sock, backlog=1024))
+            self._listeners.append(await _listen(loop, self._server, sock))
 
     async def stop(self, timeout: float) -> None:
         """Stop accepting, make running appends stop with their bytes kept, and wait for the answers, `timeout` seconds at the most."""
@@ -72,3 +73,12 @@ class Site:
         if self._server is not None:
             self._server.pre_shutdown()
             await self._server.shutdown(timeout)
+
+
+async def _listen(loop: asyncio.AbstractEventLoop, server: web.Server, sock: socket.socket) -> asyncio.Server:
+    if sock.family != getattr(socket, "AF_UNIX", None):
+        return await loop.create_server(server, sock=sock, backlog=_BACKLOG)
+    if sys.version_info >= (3, 13) and isinstance(loop, asyncio.SelectorEventLoop):
+        # Other workers listen on the same socket, and this loop would remove its file with the first that ends.
+        return await loop.create_unix_server(server, sock=sock, backlog=_BACKLOG, cleanup_socket=False)
+    return await loop.create_unix_server(server, sock=sock, backlog=_BACKLOG)
