@@ -7,7 +7,9 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import yaml
 
+from tusd import yaml_marks
 from tusd.config import Config, PluginEntry, StartErrors, load_config
 from tusd.errors import ConfigError
 from tusd.model import Extension
@@ -157,6 +159,17 @@ def test_the_defaults_are_those_of_the_protocol() -> None:
     assert config.cors() == Cors()
     assert config.origins() == Origins(trusted_proxies=config.server.trusted_proxies)
     assert config.origins().trusts(None) is False
+
+
+def test_without_libyaml_all_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "server:\n  workers: ${UNSET_IN_THIS_TEST:-2}\n  run_directory: ${UNSET_IN_THIS_TEST:-}\nhooks: [{use: a}]\n"
+    path = write(tmp_path, text)
+    directory = tmp_path / "x"
+    fast = yaml_marks.read_document(path.read_text(), "c", directory, {})
+    monkeypatch.setattr(yaml_marks, "_Loader", yaml.SafeLoader)
+    assert yaml_marks.read_document(path.read_text(), "c", directory, {}) == fast
+    assert fast.data == {"server": {"workers": "2", "run_directory": None}, "hooks": [{"use": "a"}]}
+    assert problems(tmp_path, "server: \x01\n") == ["config.yaml not valid YAML: special characters are not allowed"]
 
 
 # --- interpolation

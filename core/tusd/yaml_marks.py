@@ -68,9 +68,9 @@ class Document:
 
 def read_document(text: str, source: str, directory: Path, environ: Mapping[str, str]) -> Document:
     """Read YAML. `${file:...}` is relative to `directory`. Raises `ConfigError` when it is not YAML at all."""
-    loader = _Loader(text)
     try:
         _check_depth(text)
+        loader = _Loader(text)
         node = loader.get_single_node()
         reader = _Reader(loader, source, Interpolation(directory, environ))
         data = None if node is None else reader.value(node, ())
@@ -78,8 +78,6 @@ def read_document(text: str, source: str, directory: Path, environ: Mapping[str,
         raise _not_yaml(error, text, source) from None
     except yaml.reader.ReaderError as error:
         raise ConfigError(source, "", f"not valid YAML: {error.reason}") from None
-    finally:
-        loader.dispose()
     return Document(data, Places(source, reader.marks), tuple(reader.errors))
 
 
