@@ -123,6 +123,10 @@ def test_a_text_of_go_is_read() -> None:
     assert info.storage == {"InfoPath": "data/abc.info", "Path": "data/abc", "Type": "filestore"}
 
 
+def test_a_renamed_file_says_nothing_of_where_the_bytes_are() -> None:
+    assert sidecar.decode(UploadId("other"), sidecar.encode(PLAIN), 0).info.storage == {}
+
+
 def test_null_metadata_and_storage_of_go_are_empty() -> None:
     info = sidecar.decode(UploadId("abc"), b'{"ID":"abc","Size":5,"MetaData":null,"Storage":null,"PartialUploads":null}', 0).info
     assert (dict(info.metadata), info.metadata.header, info.storage, info.concat) == ({}, "", {}, None)
@@ -145,7 +149,7 @@ def test_null_metadata_and_storage_of_go_are_empty() -> None:
         '{"MetaData":{"a":1}}',
         '{"IsFinal":true,"PartialUploads":[1]}',
         '{"IsFinal":true,"PartialUploads":5}',
-        '{"Storage":{"Path":5}}',
+        '{"ID":"abc","Storage":{"Path":5}}',
         '{"tusd":5}',
         '{"tusd":{"created":"yesterday"}}',
         '{"tusd":{"created":"2026-05-04T03:02:01"}}',

@@ -14,7 +14,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 READ_PIECE = 512 << 10
-_MAKE_FOLDER_TRIES = 100
+_MAKE_FOLDER_TRIES = 1000
 """A folder may be removed, empty, by another upload's end while this one is being created in it."""
 _NO_COPY_RANGE = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
 """Why copy_file_range(2) declines files that plain reads and writes can copy; EPERM is what seccomp filters answer."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import AsyncIterator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -304,7 +304,7 @@ class FileStore(plugin.DataStore, plugin.Readable, plugin.Listable):
             self.logger.error("the directory %s is gone or cannot be written", self.directory.root)
             raise plugin.StorageUnavailable("the storage directory is gone or cannot be written")
 
-    async def read(self, info: UploadInfo, start: int, stop: int) -> AsyncIterator[bytes]:
+    async def read(self, info: UploadInfo, start: int, stop: int) -> AsyncGenerator[bytes, None]:
         """An upload that is terminated in the middle is served to its end."""
         try:
             fd = os.open(self.data_path(info), os.O_RDONLY)
@@ -322,7 +322,7 @@ class FileStore(plugin.DataStore, plugin.Readable, plugin.Listable):
         finally:
             os.close(fd)
 
-    async def uploads(self, idle_since: datetime | None = None) -> AsyncIterator[UploadInfo]:
+    async def uploads(self, idle_since: datetime | None = None) -> AsyncGenerator[UploadInfo, None]:
         """Those in hidden folders and behind symbolic links to folders are not found. Unreadable ones are logged."""
         with closing(self._walk()) as walk:
             while batch := await in_thread(lambda: list(islice(walk, _LIST_BATCH))):

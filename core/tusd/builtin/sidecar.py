@@ -31,7 +31,7 @@ class Sidecar(NamedTuple):
     """What an `.info` file says."""
 
     info: UploadInfo
-    """With offset 0, and `storage` as it was written, wherever that points."""
+    """With offset 0, and `storage` as it was written, wherever that points; empty in a file that was renamed by hand."""
     mark: int | None
     """The bytes that count, when a body was being verified; None: all that are there."""
 
@@ -92,7 +92,7 @@ def decode(upload_id: UploadId, text: bytes, written: float) -> Sidecar:
             expires=_time(ours["expires"]) if "expires" in ours else None,
             max_length=_count(ours["max_length"]) if "max_length" in ours else None,
             notes=_texts(ours.get("notes")),
-            storage=_texts(found.get("Storage")),
+            storage=_texts(found.get("Storage")) if found.get("ID") == upload_id else {},
         )
         return Sidecar(info, _count(ours["mark"]) if "mark" in ours else None)
     except (AttributeError, TypeError, RecursionError) as error:
