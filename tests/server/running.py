@@ -10,9 +10,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
 
 TUSD = [sys.executable, "-m", "tusd"]
@@ -23,6 +24,15 @@ def tusd(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> su
     return subprocess.run(
         [*TUSD, *arguments], cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=30, check=False
     )
+
+
+@dataclass
+class Answer:
+    """A response that has been read."""
+
+    status: int
+    headers: Message
+    body: bytes
 
 
 @dataclass
@@ -46,16 +56,14 @@ class Server:
         assert found is not None, self.said
         return found[1]
 
-    def request(
-        self, method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes = b""
-    ) -> http.client.HTTPResponse:
-        """One request on a connection of its own; the response has been read."""
+    def request(self, method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes = b"") -> Answer:
+        """One request on a connection of its own."""
         connection = http.client.HTTPConnection(self.url.split("/")[2], timeout=10)
         connection.request(method, path, body or None, {"Tus-Resumable": "1.0.0", **(headers or {})})
         response = connection.getresponse()
-        response.read()
+        answer = Answer(response.status, response.headers, response.read())
         connection.close()
-        return response
+        return answer
 
     def create(self, length: int) -> str:
         """Create an upload; its path."""
@@ -78,13 +86,13 @@ class Server:
 
 
 @contextmanager
-def serving(directory: Path, config: str, *arguments: str) -> Iterator[Server]:
+def serving(directory: Path, config: str, *arguments: str, command: Sequence[str] = TUSD) -> Iterator[Server]:
     """A server with this configuration, stopped in the end whatever happens."""
     file, out_file, log_file = directory / "tusd.yaml", directory / "out", directory / "log"
     file.write_text(config)
     with out_file.open("wb") as out, log_file.open("wb") as log:
         process = subprocess.Popen(
-            [*TUSD, *(arguments or ("-c", str(file)))],
+            [*command, *(arguments or ("-c", str(file)))],
             cwd=directory,
             stdin=subprocess.DEVNULL,
             stdout=out,

@@ -72,14 +72,14 @@ async def _serve(
 ) -> None:
     stop = _Stop(config.server.shutdown_timeout, supervisor)
     async with registry.open(config.server.run_directory, number, logger) as backends:
-        async with _engine(config, backends) as engine, _site(config, backends, engine, sockets):
+        async with _engine(config, backends, stop) as engine, _site(config, backends, engine, sockets, stop):
             logger.info("serving")
             ready()
             await stop.wait()
 
 
 @asynccontextmanager
-async def _engine(config: Config, backends: Backends) -> AsyncIterator[Engine]:
+async def _engine(config: Config, backends: Backends, stop: _Stop) -> AsyncIterator[Engine]:
     engine = Engine(
         store=backends.store,
         locker=backends.locker,
@@ -91,11 +91,17 @@ async def _engine(config: Config, backends: Backends) -> AsyncIterator[Engine]:
     try:
         yield engine
     finally:
-        await engine.close()
+        try:
+            async with asyncio.timeout(stop.remaining()):
+                await engine.close()
+        except TimeoutError:
+            logger.warning("work in the background was interrupted by the stop")
 
 
 @asynccontextmanager
-async def _site(config: Config, backends: Backends, engine: Engine, sockets: list[socket.socket]) -> AsyncIterator[None]:
+async def _site(
+    config: Config, backends: Backends, engine: Engine, sockets: list[socket.socket], stop: _Stop
+) -> AsyncIterator[None]:
     server = config.server
     site = Site(
         engine,
@@ -111,7 +117,7 @@ async def _site(config: Config, backends: Backends, engine: Engine, sockets: lis
     try:
         yield
     finally:
-        await site.stop(server.shutdown_timeout)
+        await site.stop(stop.remaining())
 
 
 class _Stop:
@@ -126,6 +132,7 @@ class _Stop:
         self._loop = asyncio.get_running_loop()
         self._opening = asyncio.current_task()
         self._told = asyncio.Event()
+        self._deadline: float | None = None
         if sys.platform == "win32":
             return  # asyncio.Runner cancels the task at Ctrl-C, and there is nothing else
         self._loop.add_signal_handler(signal.SIGTERM, self._tell, signal.SIGTERM)
@@ -139,10 +146,17 @@ class _Stop:
         self._opening = None
         await self._told.wait()
 
+    def remaining(self) -> float:
+        """Seconds that are left of `server.shutdown_timeout`."""
+        if self._deadline is None:
+            return self._shutdown_timeout
+        return max(0.0, self._deadline - self._loop.time())
+
     def _tell(self, number: signal.Signals | None = None) -> None:
         if self._told.is_set():
             return
         self._told.set()
+        self._deadline = self._loop.time() + self._shutdown_timeout
         if self._supervisor is not None:
             self._loop.remove_reader(self._supervisor)
         else:
@@ -150,7 +164,7 @@ class _Stop:
             for handled in (signal.SIGTERM, signal.SIGINT):
                 self._loop.remove_signal_handler(handled)
                 signal.signal(handled, signal.SIG_DFL)  # a second one ends the process at once
-        self._loop.call_later(self._shutdown_timeout + _PATIENCE, _give_up)
+        self._loop.call_at(self._deadline + _PATIENCE, _give_up)
         if self._opening is not None:
             self._opening.cancel()
 

@@ -1,0 +1,102 @@
+"""What `make dist` builds: its contents, and a server from the wheel in an environment that has nothing else."""
+
+from __future__ import annotations
+
+import email
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.needs import need
+from tests.server.running import serving
+from tusd import __version__
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+pytestmark = pytest.mark.slow
+
+
+def run(*command: str, cwd: Path) -> str:
+    """Run a command; its output. The test fails with the output when the command does."""
+    result = subprocess.run(command, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory that `make dist` fills, of a copy of this repository."""
+    copy = tmp_path_factory.mktemp("dist") / "tusd"
+    ignored = shutil.ignore_patterns(
+        ".git", ".venv", "node_modules", "__pycache__", ".*_cache", ".hypothesis", "dist", "data", "run"
+    )
+    shutil.copytree(ROOT, copy, ignore=ignored)
+    environment = Path(sys.prefix)
+    stamps = [f"--old-file={environment / stamp}" for stamp in ("installed", "installed-dev")]
+    run(need("make", how="apt install make"), "dist", f"VENV={environment}", *stamps, cwd=copy)
+    return copy / "dist"
+
+
+@pytest.fixture(scope="module")
+def wheel(dist: Path) -> Path:
+    return next(dist.glob("tusd-*.whl"))
+
+
+def test_make_dist_builds_every_distribution(dist: Path) -> None:
+    projects = [ROOT / "pyproject.toml", *sorted(ROOT.glob("plugins/*/pyproject.toml"))]
+    names = {tomllib.loads(project.read_text())["project"]["name"].replace("-", "_") for project in projects}
+    assert {path.name.split("-")[0] for path in dist.glob("*.whl")} == names
+    assert {path.name.rsplit("-", 1)[0] for path in dist.glob("*.tar.gz")} == names
+
+
+def test_the_wheel_has_what_it_should(wheel: Path) -> None:
+    assert wheel.name == f"tusd-{__version__}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        info = f"tusd-{__version__}.dist-info"
+        metadata = email.message_from_bytes(archive.read(f"{info}/METADATA"))
+        entry_points = archive.read(f"{info}/entry_points.txt").decode()
+    sources = {path.relative_to(ROOT / "core").as_posix() for path in (ROOT / "core/tusd").rglob("*.py")}
+    assert {name for name in names if not name.startswith(info)} == sources | {"tusd/py.typed"}
+    assert f"{info}/licenses/LICENSE" in names
+    assert metadata["Name"] == "tusd"
+    assert metadata["License-Expression"] == "MIT"
+    assert metadata["Requires-Python"] == PROJECT["requires-python"]
+    assert "make run" in str(metadata.get_payload())
+    for group, entries in {**PROJECT["entry-points"], "console_scripts": PROJECT["scripts"]}.items():
+        assert f"[{group}]" in entry_points
+        for name, target in entries.items():
+            assert f"{name} = {target}" in entry_points
+
+
+def test_the_source_distribution_has_what_it_should(dist: Path) -> None:
+    with tarfile.open(next(dist.glob("tusd-*.tar.gz"))) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "core/tusd/py.typed"} <= names
+    assert not any(name.startswith(("tests/", ".ci/")) for name in names)
+
+
+def test_a_server_from_the_wheel_serves(wheel: Path, tmp_path: Path) -> None:
+    environment = tmp_path / "venv"
+    run(sys.executable, "-m", "venv", str(environment), cwd=tmp_path)
+    python = str(environment / "bin" / "python")
+    run(python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", str(wheel), cwd=tmp_path)
+    assert run(str(environment / "bin" / "tusd"), "--version", cwd=tmp_path) == f"tusd {__version__}\n"
+    assert run(python, "-c", "import tusd; print(tusd.__file__)", cwd=tmp_path).startswith(str(environment))
+    data = os.urandom(3_000_000)
+    with serving(tmp_path, "server: {listen: '127.0.0.1:0'}\n", command=[str(environment / "bin" / "tusd")]) as server:
+        path = server.create(len(data))
+        for begin in (0, 1_000_000):
+            headers = {"Upload-Offset": str(begin), "Content-Type": "application/offset+octet-stream"}
+            answer = server.request("PATCH", path, headers, data[begin : begin + 1_000_000 if begin == 0 else None])
+            assert answer.status == 204
+        assert server.request("GET", path).body == data
+        assert server.stop() == 0
