@@ -194,19 +194,20 @@ class WantedTests(LockingBase):
     """A holder hears of those who wait, and they get the lock soon after it lets go."""
 
     async def test_on_the_holders_own_loop(self, tusd_door: Door[Locker]) -> None:
-        name, calls = new_name(), list[tuple[int, asyncio.AbstractEventLoop]]()
+        name, called = new_name(), asyncio.Event()
+        calls: list[tuple[int, asyncio.AbstractEventLoop]] = []
         async with self.lockers(tusd_door) as (one, other):
 
             def wanted() -> None:
                 calls.append((threading.get_ident(), asyncio.get_running_loop()))
+                called.set()
 
             async with one.lock(name, wanted):
                 await asyncio.sleep(AT_ONCE)
                 assert not calls, "wanted was called while nobody waited"
                 waiter = asyncio.create_task(hold(other, name))
                 async with asyncio.timeout(self.hand_over):
-                    while not calls:
-                        await asyncio.sleep(0.001)
+                    await called.wait()
             await waiter
         assert set(calls) == {(threading.get_ident(), asyncio.get_running_loop())}
 
