@@ -5,15 +5,10 @@ The stores are an installed distribution as far as Python can tell, so the suite
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import xml.etree.ElementTree as ElementTree
-from pathlib import Path
 
 import pytest
-
-SHELF = Path(__file__).parent / "shelf"
+from tests.testing.inner_pytest import SHELF, run_pytest
 
 FAULTS = {
     "LosesBytesOnCancellation": ["test_append_cancelled_anywhere"],
@@ -60,18 +55,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], 
     report = folder / "report.xml"
     suites = SHELF / "suites.py"
     nodes = [f"{suites}::TestShelf", f"{suites}::TestTakesAway", *(f"{suites}::Test{store}::{test}" for store, test in PAIRS)]
-    config = folder / "pytest.ini"
-    # The strict mode of pytest-asyncio: the kit marks its tests itself.
-    config.write_text("[pytest]\nfilterwarnings = error\nasyncio_mode = strict\nasyncio_default_fixture_loop_scope = function\n")
-    paths = [str(SHELF), *(entry for entry in sys.path if entry)]
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", str(config), f"--junitxml={report}", *nodes],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    run = run_pytest(folder, f"--junitxml={report}", *nodes)
     assert run.returncode == 1, run.stdout + run.stderr  # 1: tests ran and some failed
     found = {}
     for case in ElementTree.parse(report).iter("testcase"):

@@ -63,7 +63,7 @@ class CreateTests(StorageBase):
         async with tusd_door.open() as store:
             upload = await new_upload(store)
             assert (upload.info.offset, upload.info.state) == (0, State.RECEIVING)
-            if self.kept_elsewhere():
+            if self.shared():
                 assert upload.info.storage, "create must set info.storage to where the upload is"
             assert (await store.info(upload.info.id)).storage == upload.info.storage
 

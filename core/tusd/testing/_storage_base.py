@@ -37,7 +37,7 @@ class StorageBase:
         failing calls cannot be run for this store, and check nothing."""
         return None
 
-    def kept_elsewhere(self) -> bool:
+    def shared(self) -> bool:
         """Whether other processes see the uploads, by the `scope` that the plugin states."""
         return cast(Scope, self.plugin.scope) > Scope.PROCESS
 

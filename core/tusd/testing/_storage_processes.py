@@ -52,11 +52,11 @@ class PersistenceTests(StorageBase):
                 await upload.save(replace(upload.info, notes={**upload.info.notes, "saved": "yes"}))
             ids = [upload.info.id for upload in uploads]
             here = [await store.info(upload_id) for upload_id in ids]
-        expected = here if self.kept_elsewhere() else [None] * len(here)
+        expected = here if self.shared() else [None] * len(here)
         assert await run_elsewhere(tusd_door, infos_of, ids) == expected
 
     async def test_a_fresh_process_goes_on(self, tusd_door: Door[DataStore]) -> None:
-        if not self.kept_elsewhere():
+        if not self.shared():
             return
         data = pattern(SEED, 1000)
         async with tusd_door.open() as store:
@@ -71,7 +71,7 @@ class KilledTests(StorageBase):
     """A process that is killed (SIGKILL) holds nothing back and breaks nothing."""
 
     async def test_killed_in_mid_append_again_and_again(self, tusd_door: Door[DataStore]) -> None:
-        if not self.kept_elsewhere():
+        if not self.shared():
             return
         data = pattern(SEED, KILLS * 2 * self.large)
         chance = random.Random(SEED)
@@ -92,7 +92,7 @@ class KilledTests(StorageBase):
 
     @needs(Atomic)
     async def test_killed_within_a_whole_body(self, tusd_door: Door[DataStore]) -> None:
-        if not self.kept_elsewhere():
+        if not self.shared():
             return
         data = pattern(SEED, 100)
         async with tusd_door.open() as store:
@@ -108,7 +108,7 @@ class KilledTests(StorageBase):
 
     @needs(Concatenable)
     async def test_killed_in_mid_concatenation(self, tusd_door: Door[DataStore]) -> None:
-        if not self.kept_elsewhere():
+        if not self.shared():
             return
         contents = [pattern(n, self.large) for n in range(4)]
         chance = random.Random(SEED)
@@ -133,7 +133,7 @@ class WorkerTests(StorageBase):
     async def test_what_one_worker_appends_the_other_sees(self, tusd_door: Door[DataStore]) -> None:
         data = pattern(SEED, 100)
         async with tusd_door.open(0) as one, tusd_door.open(1) as other:
-            if not self.kept_elsewhere():
+            if not self.shared():
                 return
             upload_id = (await new_upload(one, len(data))).info.id
             for n, store in enumerate((one, other) * 5):
@@ -149,7 +149,7 @@ class WorkerTests(StorageBase):
 
     async def test_create_is_exclusive_among_workers(self, tusd_door: Door[DataStore]) -> None:
         async with tusd_door.open(0) as one, tusd_door.open(1) as other:
-            if not self.kept_elsewhere():
+            if not self.shared():
                 return
             for _ in range(10):
                 same = new_id("same")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 
 import pytest
-import shelf
+import shelf  # type: ignore[import-not-found]  # a distribution of the pytest that runs this file
 
 from tusd.plugin import Atomic, Concatenable, Listable, Terminable
 from tusd.testing.faults import Calls, failing_call

@@ -1,0 +1,51 @@
+"""docs/howto/test-a-plugin.md says what is so: its test module runs as it stands there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from tests.testing.inner_pytest import run_pytest
+
+from tusd.testing.storage import StorageSuite
+
+PAGE = (Path(__file__).parents[2] / "docs/howto/test-a-plugin.md").read_text()
+BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def block(part: str) -> str:
+    """The code block of the page that holds this text."""
+    return str(next(found for found in BLOCKS if part in found))
+
+
+def test_the_storage_example_runs(tmp_path: Path) -> None:
+    (tmp_path / "test_shelf.py").write_text(block("class TestShelf(StorageSuite)"))
+    run = run_pytest(tmp_path, "-k", "not modified")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert re.search(r"[67]\d passed", run.stdout), run.stdout
+
+
+def test_the_server_example_runs(tmp_path: Path) -> None:
+    (tmp_path / "test_server.py").write_text(block("tusd_server("))
+    run = run_pytest(tmp_path)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("code", BLOCKS)
+def test_every_example_compiles(code: str) -> None:
+    compile(code, "test-a-plugin.md", "exec")
+
+
+def test_what_may_be_overridden_is_there() -> None:
+    table = PAGE.partition("These may be overridden")[2].partition("\n\n`failing`")[0]
+    names = re.findall(r"^\| `(\w+)", table, re.MULTILINE)
+    assert names == ["failing", "large", "takes_away", "content"]
+    assert all(hasattr(StorageSuite, name) for name in names)
+
+
+def test_every_name_of_the_kit_is_there() -> None:
+    modules = set(re.findall(r"`tusd\.testing\.(\w+)`", PAGE))
+    assert modules == {"bodies", "faults", "door", "elsewhere", "locking"}
+    for module, name in re.findall(r"from tusd\.testing\.(\w+) import (\w+)", PAGE):
+        exec(f"from tusd.testing.{module} import {name}", {})
