@@ -313,6 +313,16 @@ def test_a_wrong_file_is_refused(tmp_path: Path, text: str | None, use: str, exp
     assert expected.format(tmp_path=tmp_path) in problem("plugins", use, base=tmp_path)
 
 
+def test_a_file_that_has_changed_is_executed_again(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(ONE_FILE)
+    before = registry.load("plugins", "./mine.py", base=tmp_path)
+    path.write_text(ONE_FILE.replace("/hello", "/howdy"))
+    after = registry.load("plugins", "./mine.py", base=tmp_path)
+    assert (shown(before.options), shown(after.options)) == ({"path": "/hello"}, {"path": "/howdy"})
+    assert [found.name for found in tmp_path.iterdir()] == ["mine.py"]
+
+
 def test_a_file_can_fill_any_seam(tmp_path: Path) -> None:
     source = (PLUGINS / "good" / "tusd_plugin_good.py").read_text()
     (tmp_path / "store.py").write_text(source)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -28,17 +27,18 @@ def load_file(use: str, base: Path) -> tuple[Path, type]:
 
 
 def _module(path: Path) -> ModuleType:
-    """The file's module, executed once however often it is named."""
-    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
+    """The file's module, executed once however often it is named, and again when it has changed."""
+    source = path.read_bytes()
+    digest = hashlib.sha256(str(path.resolve()).encode() + b"\0" + source).hexdigest()[:12]
     name = f"tusd_file_plugin_{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}_{digest}"
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None, "a .py file has a loader"
-    module = importlib.util.module_from_spec(spec)
+    module = ModuleType(name)
+    module.__file__ = str(path)
     sys.modules[name] = module  # pydantic and dataclasses look for it there
     try:
-        spec.loader.exec_module(module)
+        # Executed here, because an import would leave __pycache__ beside the configuration.
+        exec(compile(source, path, "exec", dont_inherit=True), vars(module))
     except BaseException:
         del sys.modules[name]
         raise
