@@ -162,6 +162,7 @@ def test_only_what_the_configuration_names_is_imported(tmp_path: Path) -> None:
         ("hooks", "options", "its Options must be a class derived from plugin.HookOptions"),
         ("plugins", "replacing", "open_storage would replace storage:; name it under storage:, or wrap what is there"),
         ("plugins", "contextmanager", "is not the shape of a wrapper; write: `opening = yield; return self.wrap(opening)`"),
+        ("plugins", "asking", "add_routes is a coroutine; write `def add_routes`"),
         ("plugins", "empty", "has no method marked @plugin.hookimpl"),
     ],
 )
@@ -173,10 +174,11 @@ def test_a_wrong_plugin_is_refused(faulty: None, seam: str, use: str, expected: 
     ("options", "expected"),
     [
         ({"rom": 1}, 'storage.rom: unknown option (did you mean "room"?)'),
-        ({"qqq": 1}, "storage.qqq: unknown option; the options here are directory, room, account, colour"),
+        ({"qqq": 1}, "storage.qqq: unknown option; the options here are directory, room, account, rows, colour"),
         ({"room": "much"}, "storage.room: not a size; write a number of bytes, or 512KiB, 5MB, 50GiB"),
         ({"account": {"passwrod": "hunter2"}}, 'storage.account.passwrod: unknown option (did you mean "password"?)'),
         ({"account": {"password": ["hunter2"]}}, "storage.account.password: should be a valid string"),
+        ({"rows": [{"higth": 1}]}, 'storage.rows[0].higth: unknown option (did you mean "height"?)'),
         ({"colour": "hunter2"}, "storage.colour: should be a valid integer"),
     ],
 )
@@ -426,6 +428,8 @@ async def test_one_plugin_opens_alone_and_wrapped(good: Any, tmp_path: Path) -> 
             "storage:plain: open_storage returned object, not an async context manager; put @asynccontextmanager",
         ),
         ("storage", "nothing", "storage:nothing: open_storage returned nothing, not an async context manager"),
+        ("storage", "hidden", "storage:hidden: open_storage returned coroutine, not an async context manager"),
+        ("plugins", "single", "plugins[0]:single: open_limiting wraps a list and must return one, not int"),
         ("storage", "wrong", "storage:wrong: open_storage opened dict, which is not a DataStore"),
         ("storage", "down", "storage:down: cannot be opened: the shelf does not answer"),
         ("plugins", "forgetful", "plugins[0]:forgetful: open_storage returned nothing, not an async context manager"),

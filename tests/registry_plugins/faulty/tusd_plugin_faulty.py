@@ -212,3 +212,32 @@ class TakenRoute:
             return plugin.Response(200)
 
         routes.get("/files/list", handler)
+
+
+class SingleWrapper:
+    """Wraps a list and returns one."""
+
+    @plugin.hookimpl(wrapper=True)
+    def open_limiting(self) -> Generator[None, list[object], object]:
+        openings = yield
+        return len(openings)
+
+
+class AsyncRoutes:
+    """Routes are added at once."""
+
+    @plugin.hookimpl
+    async def add_routes(self, routes: plugin.Routes) -> None:
+        """Never awaited."""
+
+
+class HiddenCoroutine(Base):
+    """A coroutine that only shows when it is called."""
+
+    @plugin.hookimpl
+    def open_storage(self) -> object:
+        return self.opening()
+
+    async def opening(self) -> object:
+        """Never awaited."""
+        return object()

@@ -45,6 +45,12 @@ class Account(plugin.Options):
     password: plugin.Secret = ""
 
 
+class Row(plugin.Options):
+    """One row of a shelf."""
+
+    height: int = 1
+
+
 @dataclass
 class Shelf:
     """Keep uploads on a shelf.
@@ -57,6 +63,7 @@ class Shelf:
         directory: Path = Path("./shelf")
         room: plugin.Size = 0
         account: Account = Account()
+        rows: tuple[Row, ...] | None = None
         colour: int | bool = 1
 
     options: Options
