@@ -37,7 +37,7 @@ class Found:
     version: str
 
 
-class _Driver(DriverManager[object]):
+class _Driver(DriverManager):  # type: ignore[type-arg]  # subscripting it fails with older stevedores
     """stevedore's loader of one name. It reads the installed distributions themselves: stevedore's own list is kept in
     `~/.cache` and for the life of the process, and does not say which distribution an entry comes from."""
 
@@ -67,7 +67,7 @@ def find(seam: str, use: str, base: Path) -> Found:
         raise NotUsable(f'"{use}" is offered by {names}; uninstall all but one')
     entry = entries[0]
     try:
-        target = _Driver(namespace=f"tusd.{seam}", name=use).driver
+        target: object = _Driver(namespace=f"tusd.{seam}", name=use).driver
     except Exception as error:
         raise NotUsable(
             f'"{use}" of {_versioned(entry)} cannot be imported: {type(error).__name__}: {one_line(error)}'
