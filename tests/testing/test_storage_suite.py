@@ -28,6 +28,11 @@ FAULTS = {
         "test_all_uploads_are_listed",
     ],
     "WritesAfterTheLeaseIsLost": ["test_a_holder_that_wakes_up_too_late_harms_nothing"],
+    "NeverChecksItsLease": [
+        "test_nothing_is_saved_once_the_lease_is_lost",
+        "test_nothing_is_terminated_once_the_lease_is_lost",
+        "test_nothing_is_concatenated_once_the_lease_is_lost",
+    ],
     "CallsAFailureNotFound": ["test_append_with_any_call_failing"],
     "ForgetsTheMetadataHeader": [
         "test_every_field_is_remembered",

@@ -85,6 +85,49 @@ class BodyTests(StorageBase):
                 await assert_resumable(self, store, upload.info.id, DATA, at_least=30, at_most=30)
 
 
+class LostLeaseTests(StorageBase):
+    """A holder that has lost its lease changes nothing any more: stores check it immediately before each write."""
+
+    async def test_nothing_is_saved_once_the_lease_is_lost(self, tusd_door: Door[DataStore]) -> None:
+        async with tusd_door.open() as store:
+            upload, lease = await self._open_with_lease(store)
+            before = await store.info(upload.info.id)
+            lease.lose()
+            await assert_lease_lost(upload.save(replace(upload.info, notes={"too": "late"}, length=1000)))
+            assert await store.info(upload.info.id) == before
+
+    async def test_nothing_is_created_once_the_lease_is_lost(self, tusd_door: Door[DataStore]) -> None:
+        async with tusd_door.open() as store:
+            info, lease = new_info(), FakeLease()
+            lease.lose()
+            await assert_lease_lost(store.create(info, lease))
+            assert not await exists(store, info.id)
+
+    @needs(Terminable)
+    async def test_nothing_is_terminated_once_the_lease_is_lost(self, tusd_door: Door[DataStore]) -> None:
+        async with tusd_door.open() as store:
+            upload, lease = await self._open_with_lease(store)
+            lease.lose()
+            await assert_lease_lost(terminate(upload))
+            await assert_resumable(self, store, upload.info.id, DATA, at_least=BEFORE, at_most=BEFORE)
+
+    @needs(Concatenable)
+    async def test_nothing_is_concatenated_once_the_lease_is_lost(self, tusd_door: Door[DataStore]) -> None:
+        async with tusd_door.open() as store:
+            parts = await new_parts(store, [DATA[:20], DATA[20:]])
+            lease = FakeLease(2)
+            upload = await store.open((await new_final(store, parts)).info.id, lease)
+            lease.lose()
+            await assert_lease_lost(concatenate(upload, parts))
+            assert (await store.info(upload.info.id)).offset == 0
+
+    async def _open_with_lease(self, store: DataStore) -> tuple[Upload, FakeLease]:
+        upload = await new_upload(store, len(DATA))
+        await upload.append(FakeBody(DATA[:BEFORE]))
+        lease = FakeLease(2)
+        return await store.open(upload.info.id, lease), lease
+
+
 class BrokenTests(StorageBase):
     """Every operation, broken at every step, twice over: by a cancellation, and by a failure of the backend."""
 
@@ -293,7 +336,7 @@ class BrokenTests(StorageBase):
         return check
 
 
-class FaultTests(BodyTests, BrokenTests):
+class FaultTests(BodyTests, LostLeaseTests, BrokenTests):
     """All faults within one process."""
 
 
@@ -318,4 +361,4 @@ async def assert_lease_lost(work: Awaitable[object]) -> None:
         await work
     except LeaseLost:
         return
-    raise AssertionError("append() did not raise the LeaseLost of its body")
+    raise AssertionError("the lease was lost, and LeaseLost was not raised")

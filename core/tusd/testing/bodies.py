@@ -21,11 +21,8 @@ class FakeLease:
     def __init__(self, token: int = 1) -> None:
         self.token = token
         self.lost = False
-        self.checks = 0
-        """How often it was asked."""
 
     def check(self) -> None:
-        self.checks += 1
         if self.lost:
             raise LeaseLost()
 

@@ -33,9 +33,10 @@ async def backend() -> None:
 
 
 class ShelfUpload(plugin.Upload, plugin.Terminable, plugin.Concatenable, plugin.Atomic):
-    def __init__(self, store: ShelfStore, book: Book) -> None:
+    def __init__(self, store: ShelfStore, book: Book, lease: plugin.Lease | None) -> None:
         self.store = store
         self.book = book
+        self.lease = lease
         self.info = book.seen
 
     async def append(self, body: plugin.Body) -> int:
@@ -62,8 +63,13 @@ class ShelfUpload(plugin.Upload, plugin.Terminable, plugin.Concatenable, plugin.
         await backend()
         self.book.counts = None
 
-    async def save(self, info: UploadInfo) -> None:
+    async def change(self) -> None:
         await backend()
+        if self.lease is not None:
+            self.lease.check()
+
+    async def save(self, info: UploadInfo) -> None:
+        await self.change()
         self.book.info = replace(info, offset=0, modified=self.book.info.modified)
         self.info = self.book.seen
 
@@ -71,11 +77,11 @@ class ShelfUpload(plugin.Upload, plugin.Terminable, plugin.Concatenable, plugin.
         self.info = self.book.seen
 
     async def terminate(self) -> None:
-        await backend()
+        await self.change()
         self.store.books.pop(self.info.id, None)
 
     async def concatenate(self, parts: Sequence[UploadInfo]) -> None:
-        await backend()
+        await self.change()
         self.book.data[:] = b"".join([bytes(self.store.find(part.id).data) for part in parts])
         self.info = self.book.seen
 
@@ -95,11 +101,13 @@ class ShelfStore(plugin.DataStore, plugin.Readable, plugin.Listable):
         await backend()
         if info.id in self.books:
             raise plugin.UploadExists()
-        return self.put(info)
+        return self.put(info, lease)
 
-    def put(self, info: UploadInfo) -> ShelfUpload:
+    def put(self, info: UploadInfo, lease: plugin.Lease | None) -> ShelfUpload:
+        if lease is not None:
+            lease.check()
         self.books[info.id] = Book(replace(info, storage={"Type": "shelf"}), bytearray())
-        return self.upload_class(self, self.books[info.id])
+        return self.upload_class(self, self.books[info.id], lease)
 
     async def info(self, upload_id: UploadId) -> UploadInfo:
         return self.find(upload_id).seen
@@ -109,7 +117,7 @@ class ShelfStore(plugin.DataStore, plugin.Readable, plugin.Listable):
         if book.counts is not None:
             del book.data[book.counts :]
             book.counts = None
-        return self.upload_class(self, book)
+        return self.upload_class(self, book, lease)
 
     async def read(self, info: UploadInfo, start: int, stop: int) -> AsyncIterator[bytes]:
         data = bytes(self.find(info.id).data[start:stop])
@@ -197,7 +205,7 @@ class SwallowsCancellation(Shelf):
 
 class _OverwritingStore(ShelfStore):
     async def create(self, info: UploadInfo, lease: plugin.Lease | None) -> ShelfUpload:
-        return self.put(info)
+        return self.put(info, lease)
 
 
 class OverwritesOnCreate(Shelf):
@@ -209,7 +217,7 @@ class _RacingStore(ShelfStore):
         if info.id in self.books:
             raise plugin.UploadExists()
         await backend()
-        return self.put(info)
+        return self.put(info, lease)
 
 
 class CreatesTwiceInARace(Shelf):
@@ -292,6 +300,19 @@ class WritesAfterTheLeaseIsLost(Shelf):
     store_class = _StubbornStore
 
 
+class _CarelessUpload(ShelfUpload):
+    async def change(self) -> None:
+        await backend()
+
+
+class _CarelessStore(ShelfStore):
+    upload_class = _CarelessUpload
+
+
+class NeverChecksItsLease(Shelf):
+    store_class = _CarelessStore
+
+
 class _LyingUpload(ShelfUpload):
     async def append(self, body: plugin.Body) -> int:
         try:
@@ -309,8 +330,8 @@ class CallsAFailureNotFound(Shelf):
 
 
 class _ForgetfulStore(ShelfStore):
-    def put(self, info: UploadInfo) -> ShelfUpload:
-        return super().put(replace(info, metadata=plugin.Metadata(dict(info.metadata))))
+    def put(self, info: UploadInfo, lease: plugin.Lease | None) -> ShelfUpload:
+        return super().put(replace(info, metadata=plugin.Metadata(dict(info.metadata))), lease)
 
 
 class ForgetsTheMetadataHeader(Shelf):
