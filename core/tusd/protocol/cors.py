@@ -73,9 +73,13 @@ class Cors:
 
     def headers(self, head: Head) -> HeaderList:
         """The headers for the answer to this request, whatever the answer is. Raises `OriginNotAllowed`."""
-        if not self.enabled or (origin := head.headers.get("Origin")) is None:
+        if not self.enabled:
             return []
-        if not any(pattern.fullmatch(origin) for pattern in self._patterns):
+        origin = head.headers.get("Origin")
+        if origin is None:  # a cache must not give a download without these headers to a page that needs them
+            return [("Vary", "Origin")] if head.method == "GET" else []
+        sendable = origin.isascii() and origin.isprintable()
+        if not sendable or not any(pattern.fullmatch(origin) for pattern in self._patterns):
             raise OriginNotAllowed()
         found = [("Access-Control-Allow-Origin", origin), ("Vary", "Origin")]
         if self.allow_credentials:

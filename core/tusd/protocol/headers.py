@@ -21,8 +21,10 @@ _DIGEST_SIZES: Mapping[Algorithm, int] = {"md5": 16, "sha1": 20, "sha256": 32, "
 MAX_NUMBER = 2**63 - 1
 _NUMBER = re.compile(r"[0-9]{1,19}", re.ASCII)
 _METADATA_KEY = re.compile(r"[\x21-\x2b\x2d-\x7e]+")
+_SENDABLE = re.compile(r"[\t\x20-\x7e]+")
+_RANGE = re.compile(r"bytes=([0-9]{0,19})-([0-9]{0,19})", re.ASCII | re.IGNORECASE)
 _MEDIA_TYPE = re.compile(
-    r"""[\w!#$%&'*+.^`|~-]+/[\w!#$%&'*+.^`|~-]+(\s*;\s*[\w!#$%&'*+.^`|~-]+=("[^"\\\x00-\x1f\x7f]*"|[\w!#$%&'*+.^`|~-]+))*""",
+    r"""[\w!#$%&'*+.^`|~-]+/[\w!#$%&'*+.^`|~-]+([ \t]*;[ \t]*[\w!#$%&'*+.^`|~-]+=("[ !#-\[\]-~]*"|[\w!#$%&'*+.^`|~-]+))*""",
     re.ASCII,
 )
 _INLINE = frozenset(
@@ -79,8 +81,18 @@ def parse_metadata(headers: Headers, max_size: int) -> Metadata:
 
 
 def format_metadata(values: Mapping[str, bytes]) -> str:
-    """The `Upload-Metadata` header for these values, in their order."""
-    return ",".join(f"{key} {base64.b64encode(value).decode('ascii')}" if value else key for key, value in values.items())
+    """The `Upload-Metadata` header for these values, in their order; without those whose key cannot stand in it."""
+    return ",".join(
+        f"{key} {base64.b64encode(value).decode('ascii')}" if value else key
+        for key, value in values.items()
+        if _METADATA_KEY.fullmatch(key)
+    )
+
+
+def echo_metadata(metadata: Metadata) -> str:
+    """The `Upload-Metadata` header for an answer: as it was received, formatted anew when it comes from elsewhere (a hook, another
+    server's files) and is missing or cannot be sent. Empty: nothing to send."""
+    return metadata.header if _SENDABLE.fullmatch(metadata.header) else format_metadata(metadata)
 
 
 def parse_concat(text: str) -> list[str] | None:
@@ -123,7 +135,7 @@ def parse_date(text: str) -> datetime | None:
     """An HTTP date; None for anything else."""
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # OverflowError: a year or zone of very many digits
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
@@ -158,8 +170,8 @@ def parse_range(text: str, size: int) -> tuple[int, int] | None:
 
     None when it is to be ignored: another unit, several ranges, malformed. An unsatisfiable one gives (size, size).
     """
-    match = re.fullmatch(r"bytes=([0-9]{0,19})-([0-9]{0,19})", text.strip(), re.ASCII)
-    if not match or match.group(0) == "bytes=-":
+    match = _RANGE.fullmatch(text.strip())
+    if not match or match.groups() == ("", ""):
         return None
     first, last = match.groups()
     if not first:

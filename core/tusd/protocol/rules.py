@@ -24,6 +24,14 @@ from ..model import Extension, Final, Partial, State, UploadInfo
 from .headers import MAX_NUMBER, format_date, parse_date, parse_range
 from .messages import Append, BodyPlan, Create, Read
 
+_NEEDS = {
+    Extension.CREATION_WITH_UPLOAD: Extension.CREATION,
+    Extension.CREATION_DEFER_LENGTH: Extension.CREATION,
+    Extension.CONCATENATION: Extension.CREATION,
+    Extension.CONCATENATION_UNFINISHED: Extension.CONCATENATION,
+}
+"""What an extension cannot be without (tus 1.0.0, Creation With Upload; the others are headers of a creating request)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
@@ -45,8 +53,9 @@ class Policy:
     """Seconds to wait for a concatenation before answering that it goes on."""
 
     def has(self, extension: Extension) -> bool:
-        """Whether an extension is on."""
-        return extension in self.extensions
+        """Whether an extension is on, and those that it cannot be without."""
+        needed = _NEEDS.get(extension)
+        return extension in self.extensions and (needed is None or self.has(needed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +100,7 @@ def plan_append(append: Append, info: UploadInfo, policy: Policy) -> AppendPlan:
     _check_checksum(append, policy)
     declared = _declared(append, info, policy)
     length = declared if declared is not None else info.length
-    room = body_limit(info, length, policy) - info.offset
+    room = max(0, body_limit(info, length, policy) - info.offset)  # less than nothing after the operator has lowered a limit
     if append.body.size is not None and append.body.size > room:
         raise UploadSizeExceeded(info=info)
     return AppendPlan(room, declared)
@@ -117,7 +126,7 @@ def check_length(length: int | None, info: UploadInfo | None, policy: Policy) ->
     """Raises `MaxSizeExceeded` for a length that the server, or what was fixed for this upload, does not allow."""
     limits = [limit for limit in (policy.max_size, info.max_length if info else None) if limit is not None]
     if length is not None and limits and length > min(limits):
-        raise MaxSizeExceeded(f"maximum size exceeded: at most {min(limits)} bytes", info=info)
+        raise MaxSizeExceeded(f"maximum size exceeded: at most {min(limits)} bytes")
 
 
 def check_body(body: BodyPlan | None, length: int | None, info: UploadInfo | None, policy: Policy) -> None:
@@ -150,12 +159,15 @@ def plan_final(parts: list[UploadInfo], policy: Policy) -> int | None:
 
 
 def expiry(info: UploadInfo, policy: Policy) -> datetime | None:
-    """When this upload goes; None: never."""
+    """When this upload goes; None: never, or after the year 9999."""
     if info.expires is not None:
         return info.expires
     if policy.expire_after is None or info.state is State.COMPLETE or not policy.has(Extension.EXPIRATION):
         return None
-    return info.modified + timedelta(seconds=policy.expire_after)
+    try:
+        return info.modified + timedelta(seconds=policy.expire_after)
+    except OverflowError:
+        return None
 
 
 def check_alive(info: UploadInfo, policy: Policy, now: datetime) -> None:
@@ -208,7 +220,7 @@ def _unchanged(read: Read, tag: str, changed: str) -> bool:
 
 
 def _names(header: str, tag: str | None) -> bool:
-    return tag is not None and (header.strip() == "*" or tag in (text.strip() for text in header.split(",")))
+    return header.strip() == "*" or tag in [text.strip() for text in header.split(",")]
 
 
 def _newer(changed: str, since: str) -> bool:

@@ -14,7 +14,6 @@ from ..errors import (
     InvalidUploadLengthDefer,
     MaxSizeExceeded,
     MethodNotAllowed,
-    MismatchedOffset,
     ModifyFinal,
     RangeNotSatisfiable,
     TusError,
@@ -70,9 +69,8 @@ class Tus1:
 
     def read(self, head: Head) -> Request:
         """What a request asks for. Raises `RequestError`, `UploadNotFound`."""
-        method = head.method
-        if method == "POST" and (override := h.single(head.headers, "X-HTTP-Method-Override")) is not None:
-            method = override.upper()
+        h.single(head.headers, "X-HTTP-Method-Override")  # two of them may be read in two ways
+        method = _method(head)
         if method == "OPTIONS":
             return Discover()
         version = h.single(head.headers, "Tus-Resumable")
@@ -146,9 +144,10 @@ class Tus1:
         match outcome:
             case Created(info, appended, answer):
                 found = self._info_headers(head, info, location=True, offset=appended)
-                return _merge(Response(201, found), answer)
+                return _merge(Response(201, _common() + found), answer)
             case Appended(info, answer):
-                return _merge(Response(204, self._info_headers(head, info, location=False, offset=True)), answer)
+                found = self._info_headers(head, info, location=False, offset=True)
+                return _merge(Response(204, _common() + found), answer)
             case Inspected(info):
                 return Response(200, self._inspected(head, info))
             case Reading():
@@ -161,7 +160,7 @@ class Tus1:
                 assert_never(outcome)
 
     def _info_headers(self, head: Head, info: UploadInfo, *, location: bool, offset: bool) -> HeaderList:
-        found = _common()
+        found: HeaderList = []
         if location:
             found.append(("Location", self.origins.upload_url(head, info.id)))
         if offset:
@@ -173,14 +172,14 @@ class Tus1:
     def _inspected(self, head: Head, info: UploadInfo) -> HeaderList:
         # The offset of a final upload is told only when the concatenation is done (tus 1.0.0, Concatenation).
         told = not isinstance(info.concat, Final) or info.state is State.COMPLETE
-        found = self._info_headers(head, info, location=False, offset=told)
+        found = _common() + self._info_headers(head, info, location=False, offset=told)
         found.append(("Cache-Control", "no-store"))
         if info.length is not None:
             found.append(("Upload-Length", str(info.length)))
         elif not isinstance(info.concat, Final):
             found.append(("Upload-Defer-Length", "1"))
-        if info.metadata.header:
-            found.append(("Upload-Metadata", info.metadata.header))
+        if metadata := h.echo_metadata(info.metadata):
+            found.append(("Upload-Metadata", metadata))
         if isinstance(info.concat, Partial):
             found.append(("Upload-Concat", "partial"))
         elif isinstance(info.concat, Final):
@@ -219,9 +218,10 @@ class Tus1:
         """The answer to a request that failed: `CODE: message` as text.
 
         A HEAD that fails for a time only answers 423: clients take any other failure for a reason to start over."""
-        status = 423 if error.temporary and head.method == "HEAD" else error.status
-        found = [*_common(), ("Content-Type", "text/plain; charset=utf-8")]
-        if error.temporary:
+        method = _method(head)
+        status = 423 if error.temporary and method == "HEAD" else error.status
+        found = [*_common(), ("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")]
+        if error.temporary or error.retry_after is not None:
             found.append(("Retry-After", str(max(1, math.ceil(error.retry_after or 1)))))
         match error:
             case UnsupportedVersion():
@@ -234,17 +234,20 @@ class Tus1:
                 found.append(("Content-Range", f"bytes */{info.offset}"))
             case _:
                 pass
-        if error.info is not None and head.method in ("POST", "PATCH"):
-            if head.method == "POST" and self.origins.upload_id(head.path) is None:
-                found.append(("Location", self.origins.upload_url(head, error.info.id)))
-            if head.method == "PATCH" or isinstance(error, MismatchedOffset) or error.info.offset:
-                found.append(("Upload-Offset", str(error.info.offset)))
-        response = Response(status, found, f"{error.code}: {error}\n".encode())
+        if error.info is not None and method in ("POST", "PATCH"):
+            found += self._info_headers(head, error.info, location=method == "POST", offset=True)
+        response = Response(status, found, f"{error.code}: {error}\n".encode("utf-8", "replace"))
         return _merge(response, error.hook)
 
 
 def _common() -> HeaderList:
     return [("Tus-Resumable", VERSION)]
+
+
+def _method(head: Head) -> str:
+    """What the client means; X-HTTP-Method-Override counts in a POST only, because a GET must stay safe (RFC 9110 section 9.2.1)."""
+    override = head.headers.get("X-HTTP-Method-Override") if head.method == "POST" else None
+    return head.method if override is None else override.strip(" \t").upper()
 
 
 def _length(head: Head) -> int | None:
@@ -270,13 +273,13 @@ def _body(head: Head) -> BodyPlan:
 
 
 def _read(head: Head, upload_id: UploadId) -> Read:
-    get = head.headers.get
+    get, getall = head.headers.get, head.headers.getall
     return Read(
         upload_id,
         range=get("Range"),
         if_range=get("If-Range"),
-        if_match=get("If-Match"),
-        if_none_match=get("If-None-Match"),
+        if_match=",".join(getall("If-Match", [])) or None,
+        if_none_match=",".join(getall("If-None-Match", [])) or None,
         if_modified_since=get("If-Modified-Since"),
         if_unmodified_since=get("If-Unmodified-Since"),
     )
@@ -296,7 +299,9 @@ def _merge(response: Response, answer: Answer | None) -> Response:
     if answer.status:
         response.status = answer.status
     if answer.body:
-        response.body = answer.body.encode()
+        response.body = answer.body.encode("utf-8", "replace")
+        if not any(name.lower() == "content-type" for name, _ in response.headers):
+            response.headers.append(("Content-Type", "text/plain; charset=utf-8"))
         if response.status == 204 and not answer.status:
             response.status = 200  # a 204 has no body
     return response

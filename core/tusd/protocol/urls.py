@@ -18,19 +18,19 @@ _SEGMENT_SIZE = 240
 _RESERVED = (".info", ".part", ".lock", ".tmp")
 """Suffixes of what stores keep beside an upload."""
 _HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?", re.ASCII)
-_FORWARDED = re.compile(r"""\b(host|proto)=("?)([^";,\s]+)\2""", re.IGNORECASE)
+_FORWARDED = re.compile(r"""([\w!#$%&'*+.^`|~-]+)=("(?:[^"\\]|\\.)*"|[^",;\s]+)""", re.ASCII)
 
 
 def checked_id(text: str) -> UploadId:
     """The upload id `text`, if it can be one; every id from outside passes here before any backend sees it.
 
     Letters, digits and -._~!$'()*+,;=:@ in segments divided by single slashes; no segment begins with a dot or a tilde, or
-    ends as the files beside an upload do. Raises `InvalidId`.
+    ends as the files beside an upload do (in any case: some file systems do not tell .INFO from .info). Raises `InvalidId`.
     """
     if not _ID.fullmatch(text):
         raise InvalidId("an upload id has 1 to 900 letters, digits and -._~!$'()*+,;=:@/")
     for segment in text.split("/"):
-        if not segment or segment[0] in ".~" or segment.endswith(_RESERVED) or len(segment) > _SEGMENT_SIZE:
+        if not segment or segment[0] in ".~" or segment.lower().endswith(_RESERVED) or len(segment) > _SEGMENT_SIZE:
             raise InvalidId(
                 f"a segment of an upload id has 1 to {_SEGMENT_SIZE} characters, does not begin with . or ~ and does not end in "
                 + ", ".join(_RESERVED)
@@ -79,12 +79,15 @@ class Origins:
         return _id_in(path[len(self.base_path) :])
 
     def part_id(self, url: str) -> UploadId:
-        """The id in an upload URL of `Upload-Concat`, absolute or only a path. The host does not matter: behind proxies a server
-        has several. Raises `InvalidConcat` for a URL that is not below this server's base path."""
+        """The id in an upload URL of `Upload-Concat`, absolute, or relative to the creation URL. The host does not matter: behind
+        proxies a server has several. Raises `InvalidConcat` for a URL that is not below this server's base path,
+        `UploadNotFound` for one below it that cannot be an upload."""
         try:
-            path = urlsplit(url).path
+            scheme, host, path, _, _ = urlsplit(url)
         except ValueError:
-            path = ""
+            scheme = host = path = ""
+        if not (scheme or host or path.startswith("/")):
+            path = self.base_path + path.removeprefix("./")
         for base in self._bases:
             if path.startswith(base) and (found := _id_in(path[len(base) :])):
                 return found
@@ -123,7 +126,7 @@ def _id_in(rest: str) -> UploadId | None:
         return None
     try:
         return checked_id(unquote_to_bytes(rest).decode("ascii") if "%" in rest else rest)
-    except (InvalidId, UnicodeDecodeError):
+    except (InvalidId, UnicodeError):
         raise UploadNotFound() from None
 
 
@@ -131,9 +134,9 @@ def _forwarded(head: Head, scheme: str, host: str | None) -> tuple[str, str | No
     """`Forwarded` (RFC 7239) wins over X-Forwarded-*; of several values the first, which is the client's side, counts."""
     proto = (head.headers.get("X-Forwarded-Proto") or "").partition(",")[0].strip().lower()
     name = (head.headers.get("X-Forwarded-Host") or "").partition(",")[0].strip()
-    for key, _, value in reversed(_FORWARDED.findall(head.headers.get("Forwarded") or "")):
+    for key, value in reversed(_FORWARDED.findall(head.headers.get("Forwarded") or "")):
         if key.lower() == "host":
-            name = value
-        else:
-            proto = value.lower()
+            name = value.strip('"')
+        elif key.lower() == "proto":
+            proto = value.strip('"').lower()
     return (proto if proto in ("http", "https") else scheme), (name or host)
