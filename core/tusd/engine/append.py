@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..errors import ChecksumMismatch, UploadInterrupted
+from ..errors import ChecksumMismatch, UploadInterrupted, UploadSizeExceeded
 from ..hooks import HookResponse
 from ..limiting import Allowance
 from ..locking import Lease
@@ -31,15 +31,17 @@ async def append(context: Context, exchange: Exchange, request: Append, allowanc
         upload = await context.open(request.upload_id, lease)
         with telling(upload):
             plan = plan_append(request, upload.info, context.policy)
-            if all_sent(upload.info):
-                return Appended(upload.info, await complete_again(context, upload, exchange.head))
+            answer = None
+            if upload.info.state is State.COMPLETE or all_sent(upload.info):
+                if request.body.size is None and await exchange.source.read():
+                    raise UploadSizeExceeded()
+                if all_sent(upload.info):
+                    answer = await complete_again(context, upload, exchange.head)
+                return Appended(upload.info, answer)
             if plan.length is not None:
                 await context.reserve(upload.info, plan.length, upload.info.offset)
                 await upload.save(replace(upload.info, length=plan.length))
-            was_complete = upload.info.state is State.COMPLETE and plan.length is None
-            answer = None
-            if not was_complete:
-                answer = await receive(context, exchange, upload, request.body, plan.room, lease, allowances)
+            answer = await receive(context, exchange, upload, request.body, plan.room, lease, allowances)
             return Appended(upload.info, answer)
 
 
@@ -60,14 +62,14 @@ async def receive(
             await upload.append(body)
         finally:
             context.metrics.add(BYTES_RECEIVED, upload.info.offset - before)
-    mismatch = body.whole and body.failure is None and not await body.intact()
+    failure = body.failure
+    if failure is None and body.whole and not await body.intact():
+        failure = ChecksumMismatch()
     if upload.info.length is None and context.limiters:
         await context.reserve(upload.info, upload.info.offset, before)
     answer: HookResponse | None = None
-    if upload.info.offset == upload.info.length and not mismatch:
+    if upload.info.offset == upload.info.length:
         answer = await complete(context, upload, exchange.head)
-    if body.failure is not None:
-        raise body.failure
-    if mismatch:
-        raise ChecksumMismatch()
+    if failure is not None:
+        raise failure
     return answer

@@ -92,7 +92,8 @@ class AppendBody:
         self._checksum = plan.checksum
         self._hash = new_hash(plan.checksum.algorithm) if plan.checksum else None
         self._room = room
-        self._bounded = plan.size is not None
+        self._size = plan.size
+        self._got = 0
         self._lease = lease
         self._allowances = allowances
         self._overflow: TusError | None = None
@@ -101,6 +102,8 @@ class AppendBody:
     @property
     def failure(self) -> TusError | None:
         """Why the body ended early, to be raised once the store has kept what came."""
+        if self._got == self._size:
+            return None  # all of it came, so whoever stops the source now stops nothing
         return self._overflow or self._source.failure
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -145,9 +148,10 @@ class AppendBody:
         self._lease.check()
         if self._hash is not None:
             self._hash.update(piece)
+        self._got += len(piece)
 
     async def _end(self) -> None:
         """A body of unknown size may go on after the room is full; the source says so only when asked."""
-        if not self._bounded and self._overflow is None and self._source.failure is None and await self._source.read():
+        if self._size is None and self._overflow is None and self._source.failure is None and await self._source.read():
             self._overflow = UploadSizeExceeded()
         self._ended = True

@@ -33,7 +33,7 @@ async def complete(context: Context, upload: Upload, head: Head) -> HookResponse
         await _save_finishing(upload)
     try:
         await upload.finish()
-    except TusError:
+    except BaseException:  # also when the request is cancelled: all bytes being there must not pass for agreement
         await _save_finishing(upload)
         raise
     answer: HookResponse | None = None
