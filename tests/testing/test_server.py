@@ -42,6 +42,16 @@ def test_a_server_starts_stops_and_starts_again(tusd_server: Callable[..., Serve
     assert server.log.count("serving") == 3
 
 
+def test_the_workers_of_a_killed_server_end_with_it(tusd_server: Callable[..., ServerProcess]) -> None:
+    server = tusd_server({"server": {"workers": 2}})
+    server.kill()
+    with pytest.raises(ConnectionRefusedError):
+        create(server)
+    server.start()
+    assert create(server)[0] == 201
+    assert server.stop() == 0
+
+
 def test_what_the_configuration_says_is_kept(tusd_server: Callable[..., ServerProcess], tmp_path: Path) -> None:
     port = free_port()
     server = tusd_server(f"server: {{listen: '127.0.0.1:{port}', base_path: /up/}}\nstorage: {{use: memory}}\n")

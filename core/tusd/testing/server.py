@@ -131,10 +131,14 @@ class ServerProcess:
 
     def _end_group(self, process: subprocess.Popen[bytes]) -> None:
         """Kill what is left of the process and its workers; they are a process group of their own."""
+        deadline = time.monotonic() + 1
         try:
-            os.killpg(process.pid, signal.SIGKILL)
+            while time.monotonic() < deadline:  # workers whose parent is gone end a moment later than it
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                time.sleep(0.005)
         except ProcessLookupError:
-            pass  # all have ended already
+            pass  # all have ended
         process.wait()
         self.process = None
 
