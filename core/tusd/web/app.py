@@ -7,14 +7,13 @@ import logging
 import socket
 import sys
 
-from aiohttp import web
-
 from ..engine import Engine
 from ..metrics import Metrics
 from ..plugin import Routes
 from ..protocol.cors import Cors
 from ..protocol.tus1 import Tus1
 from ..protocol.urls import Origins
+from .connection import Server
 from .handler import Handler
 
 logger = logging.getLogger("tusd.web")
@@ -48,12 +47,12 @@ class Site:
         self._keepalive_timeout = keepalive_timeout
         self._max_header_size = max_header_size
         self._listeners: list[asyncio.Server] = []
-        self._server: web.Server | None = None
+        self._server: Server | None = None
 
     async def start(self, sockets: list[socket.socket]) -> None:
         """Accept connections on these listening sockets."""
         loop = asyncio.get_running_loop()
-        self._server = web.Server(
+        self._server = Server(
             self._handler,
             access_log=None,
             auto_decompress=False,
@@ -75,7 +74,7 @@ class Site:
             await self._server.shutdown(timeout)
 
 
-async def _listen(loop: asyncio.AbstractEventLoop, server: web.Server, sock: socket.socket) -> asyncio.Server:
+async def _listen(loop: asyncio.AbstractEventLoop, server: Server, sock: socket.socket) -> asyncio.Server:
     if sock.family != getattr(socket, "AF_UNIX", None):
         return await loop.create_server(server, sock=sock, backlog=_BACKLOG)
     if sys.version_info >= (3, 13) and isinstance(loop, asyncio.SelectorEventLoop):

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from ..engine.body import Observer
 from ..errors import InvalidRequest, ReadTimeout, TusError, UnexpectedEof
+from .connection import Malformed
 
 DIRECT_FROM = 256 * 1024
 """A smaller body is mostly in aiohttp's buffer already when its handler starts."""
@@ -41,6 +42,8 @@ class RequestSource:
         self._timeout = timeout
         self._expects = request.headers.get("Expect", "").lower() == "100-continue"
         self._ended = False
+        self._rest = b""
+        """Of a piece that was longer than what `write_to` might write."""
         self._direct: _DirectWrite | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._waiting_since = 0.0
@@ -58,6 +61,9 @@ class RequestSource:
         self._begin()
         if self._ended or self.failure is not None:
             return b""
+        if self._rest:
+            rest, self._rest = self._rest, b""
+            return rest
         try:
             piece = self._content.read_nowait(-1)
             if not piece and not self._content.is_eof():
@@ -66,7 +72,7 @@ class RequestSource:
                 self._waiting_since = 0.0
         except Stopped:
             return b""
-        except web.RequestPayloadError:
+        except (Malformed, web.RequestPayloadError):
             self.failure = InvalidRequest("the body's transfer coding is not valid")
             return b""
         except (ConnectionError, asyncio.IncompleteReadError):
@@ -86,12 +92,13 @@ class RequestSource:
                 at = await self._write_direct(fd, at, end, seen)
             return at - offset
         while at < end and (piece := await self.read()):
+            self._rest = piece[end - at :]
             at = self._write(fd, piece, at, end, seen)
         return at - offset
 
     def stop(self, error: TusError) -> None:
-        """End now, with this failure."""
-        if self._ended or self.failure is not None:
+        """End now, with this failure; a body that has been read to its end stays whole."""
+        if self._ended or self.failure is not None or self._content.at_eof():
             return
         self.failure = error
         self._cancel_timer()

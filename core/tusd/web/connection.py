@@ -1,0 +1,57 @@
+"""aiohttp's side of one connection, with what it leaves out: malformed requests are answered as all others are, and one that is
+found to be malformed in the middle of its body ends that body at once. `_messages` and `_current_request` are aiohttp's own
+names; there are no public ones for what the parser has found."""
+
+from __future__ import annotations
+
+import logging
+
+from aiohttp import web
+
+from ..errors import InvalidRequest
+from ..protocol.tus1 import VERSION
+
+logger = logging.getLogger("tusd.web")
+
+
+class Malformed(TimeoutError):
+    """Put into a body that the parser gave up; aiohttp takes a time-out as a reason to close the connection quietly."""
+
+
+class Connection(web.RequestHandler):
+    """One connection."""
+
+    def data_received(self, data: bytes) -> None:
+        """Parse. When the parser fails within a body, it says so in a message of its own and leaves the body waiting for ever:
+        behind a body that has not ended there can be no other message."""
+        super().data_received(data)
+        if not self._messages:
+            return
+        if len(self._messages) > 1:
+            body = self._messages[-2][1]
+        elif self._current_request is not None:
+            body = self._current_request.content
+        else:
+            return
+        if not body.is_eof() and body.exception() is None:
+            body.set_exception(Malformed())
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """The answer to a request that cannot be parsed. Clients send such things all the time: that is no error of ours."""
+        if status != 400:
+            return super().handle_error(request, status, exc, message)
+        what = (message or "").strip().partition("\n")[0].rstrip(":")
+        logger.info("malformed request: %s", what)
+        error = InvalidRequest(f"the request is malformed: {what}")
+        answer = web.Response(status=400, text=f"{error.code}: {error}\n", headers={"Tus-Resumable": VERSION})
+        answer.force_close()
+        return answer
+
+
+class Server(web.Server):
+    """Makes connections."""
+
+    def __call__(self) -> Connection:
+        return Connection(self, loop=self._loop, **self._kwargs)
