@@ -327,11 +327,11 @@ class Rig:
         self.log.clear()
         self.told.clear()
 
-    def fail(self, name: str, error: BaseException) -> None:
-        """From now on, calls of `name` raise."""
+    def fail(self, name: str, error: Callable[[], BaseException]) -> None:
+        """From now on, calls of `name` raise a new `error()`."""
 
         async def failing() -> None:
-            raise error
+            raise error()
 
         self.script.faults[name] = failing
 

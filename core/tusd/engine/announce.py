@@ -46,7 +46,7 @@ class Announcer:
             if answer is None:
                 continue
             _check(event, answer)
-            merged = answer if merged is None else _merge(merged, answer)
+            merged = merge(merged, answer)
             if answer.reject:
                 return merged
             if answer.change is not None:
@@ -100,13 +100,17 @@ def _check(event: HookEvent, answer: HookResponse) -> None:
             raise HookError(f"a pre-create hook answered an id that cannot be one: {error}") from None
 
 
-def _merge(first: HookResponse, second: HookResponse) -> HookResponse:
+def merge(first: HookResponse | None, second: HookResponse | None) -> HookResponse | None:
+    """Two answers as one: what the second says wins."""
+    if first is None or second is None:
+        return first or second
     change = second.change
     if first.change is not None and change is not None:
         change = replace(first.change, **_given(change))
+    replaced = {name.lower() for name in second.headers}
     return HookResponse(
         status=second.status if second.status is not None else first.status,
-        headers={**first.headers, **second.headers},
+        headers={**{n: v for n, v in first.headers.items() if n.lower() not in replaced}, **second.headers},
         body=second.body if second.body is not None else first.body,
         reject=second.reject,
         change=change or first.change,

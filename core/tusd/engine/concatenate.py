@@ -21,7 +21,7 @@ from ..protocol.rules import plan_final
 from ..storage import Concatenable
 from .complete import complete, remove
 from .context import Context, Exchange
-from .new import asked, created, new_id
+from .new import asked, created, give_back, new_id
 
 logger = logging.getLogger("tusd.engine")
 
@@ -37,7 +37,11 @@ async def create_final(
     length = plan_final(parts, context.policy)
     info = UploadInfo(id=new_id(), length=length, metadata=metadata, concat=concat, explicit=True)
     info, answer = await asked(context, exchange, info, None, allowances)
-    upload = await created(context, exchange, info, None)
+    try:
+        upload = await created(context, exchange, info, None)
+    except BaseException:
+        await give_back(context, info)
+        raise
     task = fill(context, upload.info.id, concat, exchange.head)
     if all(part.state is State.COMPLETE for part in parts):
         await asyncio.wait({task}, timeout=context.policy.concatenation_timeout)

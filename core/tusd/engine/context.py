@@ -112,8 +112,9 @@ class Context:
         for n, limiter in enumerate(self.limiters):
             try:
                 await limiter.reserve(info, total)
-            except TusError:
-                for asked in self.limiters[:n]:
+            except BaseException as error:
+                # One that refused has changed nothing; of one that failed or was cancelled nobody knows.
+                for asked in self.limiters[: n if isinstance(error, TusError) else n + 1]:
                     await asked.reserve(info, before)
                 raise
 

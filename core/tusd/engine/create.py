@@ -10,11 +10,13 @@ from ..limiting import Allowance
 from ..model import Final, UploadInfo
 from ..protocol.messages import Create, Created
 from ..protocol.rules import body_limit, plan_create
+from ..storage import Upload
+from .announce import merge
 from .append import receive
 from .complete import complete
 from .concatenate import create_final
 from .context import UNSHARED, Context, Exchange, telling
-from .new import asked, created, new_id
+from .new import asked, created, give_back, new_id
 
 
 async def create(context: Context, exchange: Exchange, request: Create, allowances: Sequence[Allowance]) -> Created:
@@ -31,21 +33,27 @@ async def create(context: Context, exchange: Exchange, request: Create, allowanc
         explicit=context.announcer.wants(PreFinish),
     )
     info, answer = await asked(context, exchange, info, request.body, allowances)
-    if length != 0 and (request.body is None or (request.body.size == 0 and request.body.checksum is None)):
-        upload = await created(context, exchange, info, None)
-        return Created(upload.info, request.body is not None, answer)
+    upload: Upload | None = None
+    try:
+        if length != 0 and (request.body is None or (request.body.size == 0 and request.body.checksum is None)):
+            upload = await created(context, exchange, info, None)
+            return Created(upload.info, request.body is not None, answer)
 
-    def wanted() -> None:
-        exchange.source.stop(UploadInterrupted())
+        def wanted() -> None:
+            exchange.source.stop(UploadInterrupted())
 
-    # A body that is here already is stored before anybody can learn of an upload whose random id nobody has been told.
-    secret = exchange.source.arrived and context.announcer.silent
-    async with UNSHARED if secret else context.lock(info.id, wanted) as lease:
-        upload = await created(context, exchange, info, lease)
-        with telling(upload):
-            if request.body is None:
-                finished = await complete(context, upload, exchange.head)
-            else:
-                room = body_limit(upload.info, length, context.policy)
-                finished = await receive(context, exchange, upload, request.body, room, lease, allowances)
-            return Created(upload.info, request.body is not None, finished or answer)
+        # A body that is here already is stored before anybody can learn of an upload whose random id nobody has been told.
+        secret = exchange.source.arrived and context.announcer.silent
+        async with UNSHARED if secret else context.lock(info.id, wanted) as lease:
+            upload = await created(context, exchange, info, lease)
+            with telling(upload):
+                if request.body is None:
+                    finished = await complete(context, upload, exchange.head)
+                else:
+                    room = body_limit(upload.info, length, context.policy)
+                    finished = await receive(context, exchange, upload, request.body, room, lease, allowances)
+                return Created(upload.info, request.body is not None, merge(answer, finished))
+    except BaseException:
+        if upload is None:
+            await give_back(context, info)
+        raise

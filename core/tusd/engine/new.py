@@ -37,17 +37,30 @@ async def asked(
             check_length(info.length, info, context.policy)
             check_body(body, info.length, info, context.policy)
     await bind(allowances, info)
-    await context.reserve(info, info.length or 0, 0)
+    if context.limiters:
+        chosen = answer is not None and answer.change is not None and answer.change.id is not None
+        await context.reserve(info, info.length or 0, await _held(context, info.id) if chosen else 0)
     return info, answer
 
 
-async def created(context: Context, exchange: Exchange, info: UploadInfo, lease: Lease | None) -> Upload:
-    """The upload in the store; what was reserved is given back when it cannot be created."""
+async def give_back(context: Context, info: UploadInfo) -> None:
+    """What was reserved for an upload that could not be created. One that has its id already keeps what it holds."""
+    if context.limiters:
+        held = await _held(context, info.id)
+        await context.reserve(info, held, held)
+
+
+async def _held(context: Context, upload_id: UploadId) -> int:
     try:
-        upload = await context.store.create(info, lease)
-    except TusError:
-        await context.reserve(info, 0, 0)
-        raise
+        info = await context.store.info(upload_id)
+    except (TusError, OSError):
+        return 0
+    return info.offset if info.length is None else info.length
+
+
+async def created(context: Context, exchange: Exchange, info: UploadInfo, lease: Lease | None) -> Upload:
+    """The upload in the store."""
+    upload = await context.store.create(info, lease)
     context.metrics.add(UPLOADS_CREATED)
     if context.announcer.wants(PostCreate):
         context.announcer.tell(PostCreate(upload=upload.info, head=exchange.head), context.background)
