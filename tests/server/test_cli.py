@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.server.running import serving, tusd
+from tests.server.running import TUSD, serving, tusd
 
 from tusd import __version__
 
@@ -39,14 +39,12 @@ def test_serve_is_the_default_command(tmp_path: Path, arguments: list[str]) -> N
 
 def test_serve_without_a_file_uses_the_defaults(tmp_path: Path) -> None:
     """Port 1080 may be taken on the machine that tests: then that is said of the default address."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tusd"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    process = subprocess.Popen(TUSD, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     said = process.stdout.readline()
     process.terminate()
-    process.communicate(timeout=15)
-    assert "upload to http://127.0.0.1:1080/files/" in said or "cannot listen on 0.0.0.0:1080: the port is in use" in said
+    _, log = process.communicate(timeout=15)
+    assert "upload to http://127.0.0.1:1080/files/" in said or "cannot listen on 0.0.0.0:1080: the port is in use" in log
 
 
 def test_public_url_is_what_clients_are_told(tmp_path: Path) -> None:
