@@ -150,7 +150,7 @@ def test_parts(url: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["/files/", "/files", "/", "", "/other/abc", "http://up.example/", "http://up.example/other/files/abc", 
+    ["/files/", "/files", "/", "", "/other/abc", "http://up.example/", "http://up.example/other/files/abc",
      "/filesabc", "http://[::1/files/abc", "mailto:abc@x", "http:abc@", "?x", "#x"],
 )  # fmt: skip
 def test_not_our_parts(url: str) -> None:
