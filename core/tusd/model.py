@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
-from types import MappingProxyType
 from typing import Literal, NewType, Protocol
 
 UploadId = NewType("UploadId", str)
@@ -100,7 +99,6 @@ class Metadata(Mapping[str, bytes]):
 
 
 NO_METADATA = Metadata()
-_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 def utcnow() -> datetime:
@@ -130,9 +128,9 @@ class UploadInfo:
     """When this upload goes, if somebody fixed it; None: the configured rule."""
     max_length: int | None = None
     """The most bytes this upload may ever hold, if somebody fixed it."""
-    notes: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    notes: Mapping[str, str] = field(default_factory=dict)
     """Remarks of limiters and hooks that have to survive a restart."""
-    storage: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    storage: Mapping[str, str] = field(default_factory=dict)
     """Before `create`: what a pre-create hook asked for. Afterwards: where the store keeps it."""
 
     def at(self, offset: int, modified: datetime | None = None) -> UploadInfo:

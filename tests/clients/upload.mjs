@@ -1,0 +1,35 @@
+// Drive tus-js-client as told by the JSON in argv[2], and say in JSON lines what happens:
+//   {file, endpoint, options, urls, abortAt, terminate, resume}
+import fs from 'node:fs'
+import { PassThrough } from 'node:stream'
+import * as tus from 'tus-js-client'
+
+const job = JSON.parse(process.argv[2])
+const say = (event, more = {}) => console.log(JSON.stringify({ event, ...more }))
+
+const options = {
+  endpoint: job.endpoint,
+  retryDelays: [0, 100, 300, 500, 1000, 1000, 1000],
+  metadata: { filename: 'a file with spaces, ünïcode.bin', filetype: 'application/octet-stream', empty: '' },
+  ...job.options,
+  onError: (error) => { say('error', { message: String(error) }); process.exitCode = 1 },
+  onProgress: (sent, total) => say('progress', { sent, total }),
+  onUploadUrlAvailable: () => say('url', { url: upload.url }),
+  onSuccess: () => say('success', { url: upload.url }),
+  onChunkComplete: async (_size, accepted) => {
+    if (job.abortAt && accepted >= job.abortAt) {
+      await upload.abort(Boolean(job.terminate))
+      say('aborted', { url: upload.url, accepted })
+    }
+  },
+}
+if (job.urls) options.urlStorage = new tus.FileUrlStorage(job.urls)
+// With a deferred length the input must not be a file: the client would take its pieces to be as long as chunkSize.
+const input = fs.createReadStream(job.file)
+const upload = new tus.Upload(options.uploadLengthDeferred ? input.pipe(new PassThrough()) : input, options)
+if (job.resume) {
+  const previous = await upload.findPreviousUploads()
+  say('previous', { count: previous.length })
+  upload.resumeFromPreviousUpload(previous[0])
+}
+upload.start()

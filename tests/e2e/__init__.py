@@ -1,0 +1,1 @@
+"""The real server process, clients written by others, and real input."""
