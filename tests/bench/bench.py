@@ -5,7 +5,7 @@
 `{port}` and `{dir}` are filled in for every start. Servers take turns (A B A B ...), since a machine's speed changes from one
 minute to the next; figures are medians over the rounds, and the last column is ours over the peer's. CPU and memory are those of
 the server's whole process tree, read from /proc. Data lies on tmpfs, so that the disk does not speak; only loopback is used.
-Needs Linux and `wrk` (Debian: apt-get install wrk).
+Needs Linux, `wrk` and `ab` (Debian: apt-get install wrk apache2-utils).
 """
 
 from __future__ import annotations
@@ -227,14 +227,20 @@ def small(server: Server, source: Path) -> Figures:
 
 
 def head(server: Server, source: Path) -> Figures:
-    """HEAD of 64 unfinished uploads in turn (of one alone, lockers would be measured handing over)."""
+    """HEAD of one unfinished upload over 32 connections: each takes the upload's lock, so handing over is measured, too."""
     connection = Connection(server.port)
-    paths = ",".join(f'"{connection.create(1000)}"' for _ in range(64))
+    path = connection.create(1000)
     connection.close()
-    script = f"local paths = {{{paths}}}\nlocal n = 0\n"
-    script += 'request = function() n = n % 64 + 1; return wrk.format("HEAD", paths[n], {["Tus-Resumable"] = "1.0.0"}) end\n'
-    rate, cpu = wrk(server, script)
-    return {"HEAD /s": rate, "HEAD cpu ms": cpu}
+    count = 20_000
+    command = ["ab", "-q", "-i", "-k", "-c", "32", "-n", str(count), "-H", "Tus-Resumable: 1.0.0"]
+    cpu = server.cpu()
+    url = f"http://127.0.0.1:{server.port}{path}"
+    output = subprocess.run([*command, url], capture_output=True, text=True, check=True).stdout
+    cpu = server.cpu() - cpu
+    server.clean()
+    check("Non-2xx" not in output, f"HEAD was refused:\n{output}")
+    rate = next(float(line.split()[3]) for line in output.splitlines() if line.startswith("Requests per second"))
+    return {"HEAD /s": rate, "HEAD cpu ms": 1000 * cpu / count}
 
 
 def stalled(server: Server, source: Path) -> Figures:
@@ -273,8 +279,8 @@ def main() -> None:
     parser.add_argument("--mib", type=int, default=512, help="size of the large upload")
     parser.add_argument("--json", type=Path, help="write all figures here")
     arguments = parser.parse_args()
-    if not shutil.which("wrk"):
-        sys.exit("the benchmark needs wrk; Debian and Ubuntu: apt-get install wrk; macOS: brew install wrk")
+    if not (shutil.which("wrk") and shutil.which("ab")):
+        sys.exit("the benchmark needs wrk and ab; Debian and Ubuntu: apt-get install wrk apache2-utils")
     servers = [Server("tusd", arguments.ours), *(Server(*peer.split("=", 1)) for peer in arguments.peer)]
     figures: dict[str, dict[str, list[float]]] = {server.name: {} for server in servers}
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
