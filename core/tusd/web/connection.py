@@ -10,6 +10,7 @@ from aiohttp import web
 
 from ..errors import InvalidRequest
 from ..protocol.tus1 import VERSION
+from .reply import ClientGone
 
 logger = logging.getLogger("tusd.web")
 
@@ -40,6 +41,8 @@ class Connection(web.RequestHandler):
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
         """The answer to a request that cannot be parsed. Clients send such things all the time: that is no error of ours."""
+        if isinstance(exc, ClientGone):
+            raise exc  # aiohttp ends the connection then, and says nothing
         if status != 400:
             return super().handle_error(request, status, exc, message)
         what = (message or "").strip().partition("\n")[0].rstrip(":")

@@ -18,7 +18,7 @@ from ..protocol.cors import Cors
 from ..protocol.messages import Dialect, Head, HeaderList, Response
 from ..protocol.urls import Origins
 from .body import BUFFER_SIZE, RequestSource
-from .reply import send
+from .reply import ClientGone, send
 
 logger = logging.getLogger("tusd.web")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
@@ -50,7 +50,7 @@ class Handler:
         self._sources: set[RequestSource] = set()
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        """aiohttp's handler. Raises `ConnectionError` only: the client is gone."""
+        """aiohttp's handler. Raises `ClientGone` only."""
         head = head_of(request)
         source = RequestSource(request, self._buffer, self._read_timeout) if request.body_exists else None
         if source is not None:
@@ -79,10 +79,8 @@ class Handler:
                 return await send(request, self._dialect.write(head, outcome), cors, close=_unread(source))
         except TusError as error:
             return await self._refuse(request, head, error, cors, source)
-        except ConnectionError:
-            if request.transport is None:
-                raise  # the client, while its download ran
-            return await self._fail(request, head, cors, source)
+        except ClientGone:
+            raise
         except Exception:
             return await self._fail(request, head, cors, source)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
@@ -17,10 +18,14 @@ _REASONS = {status.value: status.phrase for status in HTTPStatus} | {460: "Check
 _OURS: HeaderList = [("X-Content-Type-Options", "nosniff"), ("Server", "tusd")]
 
 
+class ClientGone(ConnectionError):
+    """The client went away while it was answered; nobody is left to tell, and nothing is wrong."""
+
+
 async def send(request: web.BaseRequest, response: Response, extra: HeaderList, *, close: bool) -> web.StreamResponse:
     """Send a streamed body; aiohttp sends what else is left. `close`: nothing may follow on this connection.
 
-    Raises `ConnectionError` when the client goes away."""
+    Raises `ClientGone`."""
     headers = response.headers + extra + _OURS
     if response.stream is not None:
         return await _send_stream(request, response, headers, close=close)
@@ -96,12 +101,12 @@ async def _send_stream(request: web.BaseRequest, response: Response, headers: He
     assert stream is not None
     try:
         first = await anext(stream, b"")  # a store that fails does so before the head is sent
-        await reply.prepare(request)
+        await _sent(reply.prepare(request))
         if first:
-            await reply.write(first)
+            await _sent(reply.write(first))
         async for piece in stream:
-            await reply.write(piece)
-        await reply.write_eof()
+            await _sent(reply.write(piece))
+        await _sent(reply.write_eof())
     except BaseException:
         if reply.prepared and request.transport is not None:
             request.transport.abort()  # the length is promised already: only a broken connection tells that it was not kept
@@ -109,6 +114,14 @@ async def _send_stream(request: web.BaseRequest, response: Response, headers: He
     finally:
         await _close(stream)
     return reply
+
+
+async def _sent(sending: Awaitable[object]) -> None:
+    """Tell a failure of the client's connection from one of the store's."""
+    try:
+        await sending
+    except ConnectionError as error:
+        raise ClientGone("the client went away before the end of the answer") from error
 
 
 async def _close(stream: object) -> None:
