@@ -53,15 +53,18 @@ $(RUN):
 	@if ! "$(PYTHON)" -c '$(NEW_ENOUGH)' 2>/dev/null; then \
 		echo "tusd needs Python 3.11 or newer$(if $(PYTHON),; $(PYTHON) is not that,, and found none). Name one: make run PYTHON=/path/to/python3.11" >&2; \
 		exit 1; fi
-	"$(PYTHON)" -m venv $(VENV) 2>/dev/null || { rm -rf $(VENV); "$(PYTHON)" -m venv --without-pip $(VENV) && \
+	@echo "making $(VENV) with $(PYTHON)"
+	@"$(PYTHON)" -m venv $(VENV) 2>/dev/null || { rm -rf $(VENV); "$(PYTHON)" -m venv --without-pip $(VENV) && \
 		"$(PYTHON)" -m pip --disable-pip-version-check --python $(RUN) install --quiet pip; }
 
 $(VENV)/installed: pyproject.toml | $(RUN)
-	$(PIP) --editable .
+	@echo "installing tusd into $(VENV)"
+	@$(PIP) --editable .
 	@touch $@
 
 # The dev group is read from pyproject.toml because only pip 25.1 and newer know dependency groups.
 $(VENV)/installed-dev: pyproject.toml $(PLUGINS) | $(RUN)
 	@$(RUN) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"], sep="\n")' > $@.txt
-	$(PIP) --requirement $@.txt --editable . $(foreach plugin,$(PLUGINS),--editable $(patsubst %/pyproject.toml,%,$(plugin)))
+	@echo "installing tusd and what its tests need into $(VENV)"
+	@$(PIP) --requirement $@.txt --editable . $(foreach plugin,$(PLUGINS),--editable $(patsubst %/pyproject.toml,%,$(plugin)))
 	@touch $@ $(VENV)/installed
