@@ -41,6 +41,7 @@ from tusd.protocol.messages import (
 )
 from tusd.protocol.rules import Policy
 from tusd.storage import Body, Capability, DataStore, Upload
+from tusd.testing.bodies import FakeBody
 from tusd.wrapping import WrappedStore, WrappedUpload
 
 ASKED: tuple[type[HookEvent], ...] = (PreCreate, PreFinish, PreTerminate)
@@ -422,7 +423,7 @@ class Rig:
         info = UploadInfo(id=upload_id, length=size, concat=concat, explicit=state is not None, state=state or State.RECEIVING)
         async with self.locks.lock(name, lambda: None) as lease:
             upload = await self.kept.create(info, lease)
-            await upload.append(_Bytes(content))
+            await upload.append(FakeBody(content))
         return upload_id
 
     async def content(self, upload: UploadId) -> bytes:
@@ -441,26 +442,6 @@ class Rig:
     async def background(self) -> None:
         """Until nothing goes on in the background."""
         await asyncio.wait_for(self.engine.close(), 5)
-
-
-class _Bytes:
-    whole = False
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        if self._data:
-            yield self._data
-
-    async def write_to(self, fd: int, offset: int) -> int:
-        return os.pwrite(fd, self._data, offset)
-
-    async def intact(self) -> bool:
-        return True
-
-    def saved(self, offset: int) -> None:
-        """Nobody asks."""
 
 
 def exchange(request: Request, source: Source | None = None) -> Exchange:

@@ -39,8 +39,7 @@ async def append(context: Context, exchange: Exchange, request: Append, allowanc
                     answer = await complete_again(context, upload, exchange.head)
                 return Appended(upload.info, answer)
             if plan.length is not None:
-                await context.reserve(upload.info, plan.length, upload.info.offset)
-                await upload.save(replace(upload.info, length=plan.length))
+                await _declare(context, upload, plan.length)
             answer = await receive(context, exchange, upload, request.body, plan.room, lease, allowances)
             return Appended(upload.info, answer)
 
@@ -55,21 +54,37 @@ async def receive(
     allowances: Sequence[Allowance],
 ) -> HookResponse | None:
     """Append the request's body, then finish the upload if all is there; only then raise what was wrong with the body."""
-    body = AppendBody(exchange.source, plan, room, lease, allowances)
+    pacing = [allowance for limiter, allowance in zip(context.limiters, allowances, strict=True) if limiter.paces]
+    body = AppendBody(exchange.source, plan, room, lease, pacing)
     before = upload.info.offset
     if plan.size != 0 or body.whole:
         try:
             await upload.append(body)
         finally:
-            context.metrics.add(BYTES_RECEIVED, upload.info.offset - before)
+            await _count(context, upload, before)
     failure = body.failure
     if failure is None and body.whole and not await body.intact():
         failure = ChecksumMismatch()
-    if upload.info.length is None and context.limiters:
-        await context.reserve(upload.info, upload.info.offset, before)
     answer: HookResponse | None = None
     if upload.info.offset == upload.info.length:
         answer = await complete(context, upload, exchange.head)
     if failure is not None:
         raise failure
     return answer
+
+
+async def _declare(context: Context, upload: Upload, length: int) -> None:
+    await context.reserve(upload.info, length, upload.info.offset)
+    try:
+        await upload.save(replace(upload.info, length=length))
+    except BaseException:
+        if upload.info.length is None:
+            await context.reserve(upload.info, upload.info.offset, upload.info.offset)
+        raise
+
+
+async def _count(context: Context, upload: Upload, before: int) -> None:
+    """What was stored, also by an append that failed. Room for a known length has been reserved before."""
+    context.metrics.add(BYTES_RECEIVED, upload.info.offset - before)
+    if upload.info.length is None and context.limiters:
+        await context.reserve(upload.info, upload.info.offset, before)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from ..errors import TusError
+
+Result = TypeVar("Result")
 
 logger = logging.getLogger("tusd.engine")
 
@@ -15,16 +18,21 @@ class Bell:
     """Wakes everybody who waits for it."""
 
     def __init__(self) -> None:
+        self.rings = 0
+        """How often it has rung."""
         self._waiting: set[asyncio.Future[None]] = set()
 
     def ring(self) -> None:
         """Wake them all."""
+        self.rings += 1
         for future in self._waiting:
             if not future.done():
                 future.set_result(None)
 
-    async def wait(self, timeout: float) -> None:
-        """Until the next ring, or for `timeout` seconds."""
+    async def wait(self, rings: int, timeout: float) -> None:
+        """Until it has rung more often than `rings`, or for `timeout` seconds."""
+        if self.rings != rings:
+            return
         future = asyncio.get_running_loop().create_future()
         self._waiting.add(future)
         try:
@@ -37,9 +45,9 @@ class Background:
     """Tasks that nobody waits for; a failure is logged."""
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
-    def start(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+    def start(self, work: Coroutine[None, None, Result], name: str) -> asyncio.Task[Result]:
         """Run it as a task, which the caller may also wait for."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
@@ -47,15 +55,15 @@ class Background:
         return task
 
     async def close(self) -> None:
-        """Wait for all of it; when cancelled, cancel it."""
-        tasks = tuple(self._tasks)
+        """Wait for all of it, also for what it starts itself; when cancelled, cancel it."""
         try:
-            await asyncio.gather(*tasks, return_exceptions=True)
+            while self._tasks:
+                await asyncio.wait(self._tasks)
         finally:
-            for task in tasks:
+            for task in self._tasks:
                 task.cancel()
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("%s failed: %s", task.get_name(), error, exc_info=None if isinstance(error, TusError) else error)

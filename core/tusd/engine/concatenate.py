@@ -13,14 +13,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
-from ..errors import TusError, UploadLocked
+from ..errors import Full, RequestError, StateError, TryLater, UploadLocked, UploadNotFound
+from ..hooks import HookResponse
 from ..limiting import Allowance
 from ..model import Final, Metadata, State, UploadId, UploadInfo
 from ..protocol.messages import Created, Head
 from ..protocol.rules import plan_final
-from ..storage import Concatenable
+from ..storage import Concatenable, Upload
+from .announce import merge
 from .complete import complete, remove
-from .context import Context, Exchange
+from .context import Context, Exchange, telling
 from .new import asked, created, give_back, new_id
 
 logger = logging.getLogger("tusd.engine")
@@ -45,14 +47,13 @@ async def create_final(
     task = fill(context, upload.info.id, concat, exchange.head)
     if all(part.state is State.COMPLETE for part in parts):
         await asyncio.wait({task}, timeout=context.policy.concatenation_timeout)
-        if task.done() and (error := task.exception()) is not None:
-            raise error
         if task.done():
-            return Created(await context.store.info(upload.info.id), False, answer)
+            finished = task.result()
+            return Created(await context.store.info(upload.info.id), False, merge(answer, finished))
     return Created(upload.info, False, answer)
 
 
-def fill(context: Context, upload_id: UploadId, concat: Final, head: Head) -> asyncio.Task[None]:
+def fill(context: Context, upload_id: UploadId, concat: Final, head: Head) -> asyncio.Task[HookResponse | None]:
     """Make sure that this process works on filling a final upload."""
     task = context.filling.get(upload_id)
     if task is None:
@@ -62,32 +63,51 @@ def fill(context: Context, upload_id: UploadId, concat: Final, head: Head) -> as
     return task
 
 
-async def _fill(context: Context, upload_id: UploadId, concat: Final, head: Head) -> None:
-    parts = await _complete_parts(context, concat)
+async def _fill(context: Context, upload_id: UploadId, concat: Final, head: Head) -> HookResponse | None:
+    if not await _parts_settled(context, concat):
+        return None
     try:
         async with context.lock(upload_id) as lease:
             upload = await context.open(upload_id, lease)
             if upload.info.state is State.COMPLETE:
-                return
-            try:
-                length = plan_final(parts, context.policy)
-                await context.reserve(upload.info, length or 0, upload.info.length or 0)
-                await upload.save(replace(upload.info, length=length, state=State.FINISHING))
-                await cast(Concatenable, upload).concatenate(parts)
-            except TusError as error:
-                if not error.temporary:
-                    await remove(context, upload)
-                raise
-            await complete(context, upload, head)
+                return None
+            if upload.info.state is not State.FINISHING or upload.info.offset != upload.info.length:
+                await _concatenate(context, upload, concat)
+            with telling(upload):
+                return await complete(context, upload, head)
     except UploadLocked:
-        logger.info("upload %s is being filled by another worker", upload_id)
+        logger.info("upload %s is being filled by another worker", upload_id[:8])
+        return None
 
 
-async def _complete_parts(context: Context, concat: Final) -> list[UploadInfo]:
+async def _concatenate(context: Context, upload: Upload, concat: Final) -> None:
+    """Raises after removing the upload when it can never be filled; without a part, for example."""
+    try:
+        with telling(upload):
+            parts = [await context.info(part) for part in concat.parts]
+            length = plan_final(parts, context.policy)
+            await context.reserve(upload.info, length or 0, upload.info.length or 0)
+            await upload.save(replace(upload.info, length=length, state=State.FINISHING))
+            await cast(Concatenable, upload).concatenate(parts)
+    except (RequestError, StateError, Full) as error:
+        await remove(context, upload)
+        error.info = None
+        raise
+
+
+async def _parts_settled(context: Context, concat: Final) -> bool:
+    """Wait until every part is complete, or one is gone. False: the server stops before that."""
     pause = _FIRST_LOOK
-    while True:
-        parts = [await context.info(part) for part in concat.parts]
-        if all(part.state is State.COMPLETE for part in parts):
-            return parts
-        await context.completed.wait(pause)
+    while not context.closing:
+        rings = context.completed.rings
+        try:
+            parts = [await context.info(part) for part in concat.parts]
+            if all(part.state is State.COMPLETE for part in parts):
+                return True
+        except UploadNotFound:
+            return True
+        except TryLater as error:
+            logger.warning("the parts of a final upload cannot be looked at: %s", error)
+        await context.completed.wait(rings, pause)
         pause = min(_LAST_LOOK, pause * 2)
+    return False

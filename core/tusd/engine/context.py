@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 
 from ..errors import Refused, TusError, UploadLocked
+from ..hooks import HookResponse
 from ..limiting import Allowance, Limiter
 from ..locking import Lease, Locker
 from ..metrics import Metrics
@@ -88,8 +89,10 @@ class Context:
     background: Background = field(default_factory=Background)
     completed: Bell = field(default_factory=Bell)
     """Rings when a partial upload is complete."""
-    filling: dict[UploadId, asyncio.Task[None]] = field(default_factory=dict)
+    filling: dict[UploadId, asyncio.Task[HookResponse | None]] = field(default_factory=dict)
     """Concatenations that this process works on."""
+    closing: bool = False
+    """Nothing more is waited for that depends on clients."""
 
     def lock(self, upload_id: UploadId, wanted: Callable[[], None] = keep_on) -> _Hold:
         """Hold an upload's lock. Raises `UploadLocked` when nobody lets go in time."""
@@ -119,6 +122,9 @@ class Context:
                 raise
 
     async def close(self) -> None:
+        """Wait for what goes on in the background."""
+        self.closing = True
+        self.completed.ring()
         await self.background.close()
 
 
