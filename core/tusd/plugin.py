@@ -63,7 +63,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pluggy
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
 from .errors import (
     HookError,
@@ -301,7 +301,12 @@ Duration = Annotated[
     WithJsonSchema({"type": ["number", "string"], "examples": ["1h30m"]}),
 ]
 """Seconds, written `7d`, `1h30m`, `250ms` or `30`."""
-Mode = Annotated[int, BeforeValidator(_parse_mode), WithJsonSchema({"type": "string", "examples": ["0664"]})]
+Mode = Annotated[
+    int,
+    BeforeValidator(_parse_mode),
+    PlainSerializer(lambda mode: f"{mode:04o}", return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "examples": ["0664"]}),
+]
 """File permissions, written in octal: `"0664"`."""
 Secret = Annotated[str, Field(json_schema_extra={"writeOnly": True})]
 """Text that `tusd config show` and logs never print."""
