@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from ..errors import HookError, InvalidId
-from ..hooks import Changes, Dispatcher, HookEvent, HookResponse, PreCreate
+from ..hooks import Changes, Dispatcher, HookEvent, HookResponse
 from ..metrics import Metrics
 from ..model import UploadInfo
 from ..protocol.urls import checked_id
@@ -45,7 +45,6 @@ class Announcer:
             answer = await self._dispatch(dispatcher, event)
             if answer is None:
                 continue
-            _check(event, answer)
             merged = merge(merged, answer)
             if answer.reject:
                 return merged
@@ -68,8 +67,11 @@ class Announcer:
     async def _dispatch(self, dispatcher: Dispatcher, event: HookEvent) -> HookResponse | None:
         self._metrics.add(HOOK_INVOCATIONS, labels=(event.name,))
         try:
-            return await dispatcher.dispatch(event)
-        except HookError:
+            answer = await dispatcher.dispatch(event)
+            if answer is not None and event.answers:
+                _check(event, answer)
+            return answer
+        except Exception:
             self._metrics.add(HOOK_ERRORS, labels=(event.name,))
             raise
 
@@ -93,11 +95,20 @@ def _check(event: HookEvent, answer: HookResponse) -> None:
             raise HookError(f"a {event.name} hook answered a header that cannot be sent")
     if answer.status is not None and not 200 <= answer.status <= 599:
         raise HookError(f"a {event.name} hook answered the status {answer.status}")
-    if isinstance(event, PreCreate) and answer.change is not None and answer.change.id is not None:
+    if answer.change is not None:
+        _check_change(answer.change)
+
+
+def _check_change(change: Changes) -> None:
+    if change.id is not None:
         try:
-            checked_id(answer.change.id)
+            checked_id(change.id)
         except InvalidId as error:
             raise HookError(f"a pre-create hook answered an id that cannot be one: {error}") from None
+    if change.max_length is not None and change.max_length < 0:
+        raise HookError(f"a pre-create hook answered the limit {change.max_length}")
+    if change.metadata is not None and not change.metadata.header.isprintable():
+        raise HookError("a pre-create hook answered metadata that cannot be sent in a header")
 
 
 def merge(first: HookResponse | None, second: HookResponse | None) -> HookResponse | None:

@@ -87,4 +87,4 @@ async def _count(context: Context, upload: Upload, before: int) -> None:
     """What was stored, also by an append that failed. Room for a known length has been reserved before."""
     context.metrics.add(BYTES_RECEIVED, upload.info.offset - before)
     if upload.info.length is None and context.limiters:
-        await context.reserve(upload.info, upload.info.offset, before)
+        await context.reserve(upload.info, upload.info.offset, upload.info.offset)

@@ -73,5 +73,9 @@ async def remove(context: Context, upload: Upload) -> None:
     if Terminable not in context.store.capabilities:
         raise InternalError("the store cannot remove uploads")
     info = upload.info
-    await cast(Terminable, upload).terminate()
+    try:
+        await cast(Terminable, upload).terminate()
+    except BaseException:
+        await context.recount(info, info.offset if info.length is None else info.length)
+        raise
     await context.reserve(info, 0, 0)

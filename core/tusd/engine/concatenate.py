@@ -23,7 +23,7 @@ from ..storage import Concatenable, Upload
 from .announce import merge
 from .complete import complete, remove
 from .context import Context, Exchange, telling
-from .new import asked, created, give_back, new_id
+from .new import asked, created, new_id
 
 logger = logging.getLogger("tusd.engine")
 
@@ -42,7 +42,7 @@ async def create_final(
     try:
         upload = await created(context, exchange, info, None)
     except BaseException:
-        await give_back(context, info)
+        await context.recount(info, 0)
         raise
     task = fill(context, upload.info.id, concat, exchange.head)
     if all(part.state is State.COMPLETE for part in parts):

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from ..errors import Refused, TusError, UploadLocked
+from ..errors import Refused, TusError, UploadLocked, UploadNotFound
 from ..hooks import HookResponse
 from ..limiting import Allowance, Limiter
 from ..locking import Lease, Locker
@@ -120,6 +120,22 @@ class Context:
                 for asked in self.limiters[: n if isinstance(error, TusError) else n + 1]:
                     await asked.reserve(info, before)
                 raise
+
+    async def recount(self, info: UploadInfo, otherwise: int) -> None:
+        """Tell every limiter how much the upload holds in truth, after something that may have failed half-way."""
+        if self.limiters:
+            held = await self.held(info.id, otherwise)
+            await self.reserve(info, held, held)
+
+    async def held(self, upload_id: UploadId, otherwise: int) -> int:
+        """The room that an upload takes: 0 if there is none; `otherwise` when the store does not tell."""
+        try:
+            info = await self.store.info(upload_id)
+        except UploadNotFound:
+            return 0
+        except (TusError, OSError):
+            return otherwise
+        return info.offset if info.length is None else info.length
 
     async def close(self) -> None:
         """Wait for what goes on in the background."""

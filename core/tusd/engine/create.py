@@ -16,7 +16,7 @@ from .append import receive
 from .complete import complete
 from .concatenate import create_final
 from .context import UNSHARED, Context, Exchange, telling
-from .new import asked, created, give_back, new_id
+from .new import asked, created, new_id
 
 
 async def create(context: Context, exchange: Exchange, request: Create, allowances: Sequence[Allowance]) -> Created:
@@ -55,5 +55,5 @@ async def create(context: Context, exchange: Exchange, request: Create, allowanc
                 return Created(upload.info, request.body is not None, merge(answer, finished))
     except BaseException:
         if upload is None:
-            await give_back(context, info)
+            await context.recount(info, 0)
         raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from ..errors import TusError, UploadRejected
+from ..errors import UploadRejected
 from ..hooks import HookResponse, PostCreate, PreCreate
 from ..limiting import Allowance
 from ..locking import Lease
@@ -39,23 +39,8 @@ async def asked(
     await bind(allowances, info)
     if context.limiters:
         chosen = answer is not None and answer.change is not None and answer.change.id is not None
-        await context.reserve(info, info.length or 0, await _held(context, info.id) if chosen else 0)
+        await context.reserve(info, info.length or 0, await context.held(info.id, 0) if chosen else 0)
     return info, answer
-
-
-async def give_back(context: Context, info: UploadInfo) -> None:
-    """What was reserved for an upload that could not be created. One that has its id already keeps what it holds."""
-    if context.limiters:
-        held = await _held(context, info.id)
-        await context.reserve(info, held, held)
-
-
-async def _held(context: Context, upload_id: UploadId) -> int:
-    try:
-        info = await context.store.info(upload_id)
-    except (TusError, OSError):
-        return 0
-    return info.offset if info.length is None else info.length
 
 
 async def created(context: Context, exchange: Exchange, info: UploadInfo, lease: Lease | None) -> Upload:
