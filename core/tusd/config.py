@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, WithJsonSchema
 
 from .errors import ConfigError, StartError
 from .model import Extension
@@ -133,8 +133,6 @@ Workers = Annotated[
 
 class Section(Options):
     """A section of the file. The docstrings of its fields are what the documentation says of them."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
 
 class CorsSection(Section):

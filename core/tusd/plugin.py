@@ -313,9 +313,12 @@ Secret = Annotated[str, Field(json_schema_extra={"writeOnly": True})]
 
 
 class Options(BaseModel):
-    """The base of a plugin's `Options`: a frozen pydantic model. Unknown keys are errors that show file, line and column."""
+    """The base of a plugin's `Options`: a frozen pydantic model. Unknown keys are errors that show file, line and column.
+    The docstring under an option is its description in `tusd config schema`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True, use_attribute_docstrings=True
+    )
 
 
 class HookOptions(Options):
