@@ -25,6 +25,10 @@ _BACKLOG = 1024
 """Connections that wait to be accepted; the kernel lowers it to its own limit."""
 
 
+_PAUSE = 0.02
+"""Seconds between looks at what is still running while a server stops."""
+
+
 class Site:
     """Serves an engine over HTTP/1.1 on sockets that are bound already."""
 
@@ -70,8 +74,21 @@ class Site:
             listener.close()
         self._handler.drain()
         if self._server is not None:
-            self._server.pre_shutdown()
-            await self._server.shutdown(timeout)
+            await _close(self._server, timeout)
+
+
+async def _close(server: Server, timeout: float) -> None:
+    """aiohttp's own `shutdown` would wait twice, and leave connections open whose clients do not read what was sent."""
+    transports = [(connection, connection.transport) for connection in server.open_connections()]
+    server.pre_shutdown()
+    deadline = asyncio.get_running_loop().time() + timeout
+    # aiohttp has no event for it
+    while any(connection.busy for connection, _ in transports) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(_PAUSE)
+    await server.shutdown(_PAUSE)
+    for _, transport in transports:
+        if transport is not None and transport.get_write_buffer_size():
+            transport.abort()
 
 
 async def _listen(loop: asyncio.AbstractEventLoop, server: Server, sock: socket.socket) -> asyncio.Server:

@@ -26,8 +26,8 @@ _ZEROS = bytes(256 * 1024)
 """At most aiohttp's low-water mark, so that feeding it never pauses the transport."""
 
 
-class Stopped(TimeoutError):
-    """Put into aiohttp's stream to wake its reader; aiohttp takes a time-out as a reason to close the connection quietly."""
+class Stopped(Exception):
+    """Put into aiohttp's stream to wake its reader, and taken out again at the end of the request."""
 
 
 class RequestSource:
@@ -107,9 +107,11 @@ class RequestSource:
         self._content.set_exception(Stopped())
 
     def close(self) -> None:
-        """The request is over."""
+        """The request is over. aiohttp reads on for a while, so that a client that still sends sees the answer and no reset."""
         self._ended = True
         self._cancel_timer()
+        if isinstance(self._content.exception(), Stopped):
+            self._content.set_exception(cast(BaseException, None))
 
     @staticmethod
     def _write(fd: int, piece: bytes, at: int, end: int, seen: Observer) -> int:

@@ -1,6 +1,6 @@
 """aiohttp's side of one connection, with what it leaves out: malformed requests are answered as all others are, and one that is
-found to be malformed in the middle of its body ends that body at once. `_messages` and `_current_request` are aiohttp's own
-names; there are no public ones for what the parser has found."""
+found to be malformed in the middle of its body ends that body at once. The underscored names are aiohttp's own;
+there are no public ones for what its parser found and its tasks do."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ class Malformed(TimeoutError):
 
 class Connection(web.RequestHandler):
     """One connection."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being answered, or what is left of its body thrown away."""
+        return self._waiter is None and self._task_handler is not None and not self._task_handler.done()
 
     def data_received(self, data: bytes) -> None:
         """Parse. When the parser fails within a body, it says so in a message of its own and leaves the body waiting for ever:
@@ -55,6 +60,10 @@ class Connection(web.RequestHandler):
 
 class Server(web.Server):
     """Makes connections."""
+
+    def open_connections(self) -> list[Connection]:
+        """Those that are open now."""
+        return [connection for connection in self.connections if isinstance(connection, Connection)]
 
     def __call__(self) -> Connection:
         return Connection(self, loop=self._loop, **self._kwargs)

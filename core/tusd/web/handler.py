@@ -48,6 +48,7 @@ class Handler:
         self._read_timeout = read_timeout
         self._buffer = memoryview(bytearray(BUFFER_SIZE))  # filled and written within one callback: one per event loop is enough
         self._sources: set[RequestSource] = set()
+        self._draining = False
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """aiohttp's handler. Raises `ClientGone` only."""
@@ -55,6 +56,8 @@ class Handler:
         source = RequestSource(request, self._buffer, self._read_timeout) if request.body_exists else None
         if source is not None:
             self._sources.add(source)
+            if self._draining:
+                source.stop(ServerShutdown(retry_after=1))
         try:
             return await self._answer(request, head, source)
         finally:
@@ -63,7 +66,8 @@ class Handler:
                 source.close()
 
     def drain(self) -> None:
-        """Make running appends stop; their bytes are kept."""
+        """Make running appends stop, and those that are still to begin; their bytes are kept."""
+        self._draining = True
         for source in tuple(self._sources):
             source.stop(ServerShutdown(retry_after=1))
 
