@@ -21,8 +21,9 @@ def loop_name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def serve(loop_name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Serve]:
+def serve(loop_name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
     """Starts servers; afterwards they are stopped, and none may have logged an error."""
+    monkeypatch.setattr("tusd.web.app._LINGER", 0.5)  # many tests wait until it is over
     yield from serving(loop_name, tmp_path, caplog)
 
 

@@ -1,0 +1,98 @@
+"""`Site.stop`: running appends end within the time-out, with their bytes kept and an answer; what is idle is closed."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from tusd.hooks import PreFinish
+
+from .conftest import Serve
+from .raw import patch, request
+from .serving import Served
+from .test_handover import SlowFinish
+
+KIB = 1024
+
+
+@pytest.mark.parametrize("size", [100 * KIB, 4000 * KIB])
+def test_a_running_append_is_told_to_come_again(server: Served, size: int) -> None:
+    body = os.urandom(size)
+    path = server.create(size)
+    with server.connect() as connection:
+        connection.send(patch(path, 0, body)[: -size // 2])
+        server.wait_for_offset(path, size // 2)
+        assert server.stop() < 3
+        answer = connection.answer()
+        assert (answer.status, answer.code, answer["Upload-Offset"]) == (503, "ERR_SERVER_SHUTDOWN", str(size // 2)), answer
+        assert answer["Retry-After"] == "1"
+        assert answer.closes
+        assert connection.ended()
+    assert server.stored(path) == body[: size // 2]
+
+
+@pytest.mark.parametrize("size", [100 * KIB, 4000 * KIB])
+def test_a_client_that_goes_on_sending_can_read_why(server: Served, size: int) -> None:
+    body = os.urandom(size)
+    path = server.create(100 * size)
+    with server.connect() as connection:
+        connection.send(patch(path, 0, body, announce=100 * size))
+        server.wait_for_offset(path, size)
+        server.begin_stop()
+        connection.send_as_far_as_it_goes(body * 20)
+        time.sleep(0.2)
+        connection.send_as_far_as_it_goes(body * 20)
+        assert connection.answer().status == 503
+    stored = server.stored(path)
+    assert stored[:size] == body
+
+
+def test_idle_connections_are_closed_and_new_ones_refused(server: Served) -> None:
+    with server.connect() as idle, server.connect() as fresh:
+        assert idle.ask(request("OPTIONS", "/files/")).status == 200
+        fresh.send(b"HEAD /fil")
+        assert server.stop() < 2
+        assert idle.ended()
+        assert fresh.ended()
+    with pytest.raises(ConnectionRefusedError):
+        server.connect()
+
+
+def test_a_request_without_a_body_is_answered(serve: Serve) -> None:
+    """A PATCH that has all its bytes and asks a slow hook ends in order."""
+    server = serve(dispatchers=[SlowFinish()])
+    assert PreFinish in SlowFinish.events
+    path = server.create(5)
+    with server.connect() as connection:
+        connection.send(patch(path, 0, b"hello"))
+        server.wait_for_offset(path, 5)
+        server.begin_stop()
+        answer = connection.answer()
+        assert (answer.status, answer["Upload-Offset"]) == (204, "5")
+        assert connection.ended()
+
+
+def test_a_download_that_nobody_reads_does_not_hold_the_end_up(server: Served) -> None:
+    path = server.upload(os.urandom(20_000 * KIB))
+    with server.connect(receive_buffer=4096) as connection:
+        connection.send(request("GET", path))
+        time.sleep(0.1)
+        assert server.stop(timeout=0.5) < 5
+
+
+def test_many_running_appends(server: Served) -> None:
+    size = 1000 * KIB
+    body = os.urandom(size)
+    paths = [server.create(size) for _ in range(50)]
+    connections = [server.connect() for _ in paths]
+    for connection, path in zip(connections, paths, strict=True):
+        connection.send(patch(path, 0, body)[: -size // 2])
+    for path in paths:
+        server.wait_for_offset(path, size // 2)
+    assert server.stop() < 4
+    for connection, path in zip(connections, paths, strict=True):
+        assert connection.answer()["Upload-Offset"] == str(size // 2)
+        connection.close()
+        assert server.stored(path) == body[: size // 2]
