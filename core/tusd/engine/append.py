@@ -79,7 +79,7 @@ async def _declare(context: Context, upload: Upload, length: int) -> None:
         await upload.save(replace(upload.info, length=length))
     except BaseException:
         if upload.info.length is None:
-            await context.reserve(upload.info, upload.info.offset, upload.info.offset)
+            await context.settle(upload.info, upload.info.offset)
         raise
 
 
@@ -87,4 +87,4 @@ async def _count(context: Context, upload: Upload, before: int) -> None:
     """What was stored, also by an append that failed. Room for a known length has been reserved before."""
     context.metrics.add(BYTES_RECEIVED, upload.info.offset - before)
     if upload.info.length is None and context.limiters:
-        await context.reserve(upload.info, upload.info.offset, upload.info.offset)
+        await context.settle(upload.info, upload.info.offset)

@@ -78,4 +78,4 @@ async def remove(context: Context, upload: Upload) -> None:
     except BaseException:
         await context.recount(info, info.offset if info.length is None else info.length)
         raise
-    await context.reserve(info, 0, 0)
+    await context.settle(info, 0)

@@ -121,11 +121,23 @@ class Context:
                     await asked.reserve(info, before)
                 raise
 
+    async def settle(self, info: UploadInfo, total: int) -> None:
+        """Tell every limiter that this upload holds `total` bytes already, also when one of them fails or we are cancelled."""
+        failure: BaseException | None = None
+        for limiter in self.limiters:
+            try:
+                await limiter.reserve(info, total)
+            except BaseException as error:
+                failure = failure or error
+                if isinstance(error, asyncio.CancelledError):
+                    await limiter.reserve(info, total)
+        if failure is not None:
+            raise failure
+
     async def recount(self, info: UploadInfo, otherwise: int) -> None:
         """Tell every limiter how much the upload holds in truth, after something that may have failed half-way."""
         if self.limiters:
-            held = await self.held(info.id, otherwise)
-            await self.reserve(info, held, held)
+            await self.settle(info, await self.held(info.id, otherwise))
 
     async def held(self, upload_id: UploadId, otherwise: int) -> int:
         """The room that an upload takes: 0 if there is none; `otherwise` when the store does not tell."""
