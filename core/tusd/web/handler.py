@@ -80,7 +80,7 @@ class Handler:
             cors = self._cors.headers(head)
             exchange = Exchange(head, self._dialect.read(head), source or Empty())
             async with self._engine(exchange) as outcome:
-                return await send(request, self._dialect.write(head, outcome), cors, close=_unread(source))
+                return await send(request, self._dialect.write(head, outcome), cors, close=_closes(head, source))
         except TusError as error:
             return await self._refuse(request, head, error, cors, source)
         except ClientGone:
@@ -95,7 +95,7 @@ class Handler:
             logger.warning("%s %s: %s", head.method, error.code, error)
         response = self._dialect.refuse(head, error)
         self._metrics.add(ERRORS, labels=(str(response.status), error.code))
-        return await send(request, response, cors, close=_unread(source))
+        return await send(request, response, cors, close=_closes(head, source))
 
     async def _fail(
         self, request: web.BaseRequest, head: Head, cors: HeaderList, source: RequestSource | None
@@ -117,7 +117,7 @@ class Handler:
             )
         else:
             response = await route(head)
-        return await send(request, response, [], close=_unread(source))
+        return await send(request, response, [], close=_closes(head, source))
 
 
 def head_of(request: web.BaseRequest) -> Head:
@@ -136,5 +136,7 @@ def head_of(request: web.BaseRequest) -> Head:
     )
 
 
-def _unread(source: RequestSource | None) -> bool:
-    return source is not None and source.unread
+def _closes(head: Head, source: RequestSource | None) -> bool:
+    """Whether the connection ends with this answer: much of the body is still to come, or the client offered another protocol;
+    aiohttp throws away what came in one packet with the end of such a request."""
+    return (source is not None and source.unread) or "Upgrade" in head.headers
