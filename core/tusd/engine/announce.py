@@ -56,13 +56,13 @@ class Announcer:
         """Dispatch in the background; whatever is answered is ignored, and a failure is logged."""
         for dispatcher in self._dispatchers:
             if type(event) in dispatcher.events:
-                background.start(self._told(dispatcher, event), f"hook {event.name}")
+                background.start(self._told(dispatcher, event), f"the hook {event.name}", event.upload.id)
 
     async def _told(self, dispatcher: Dispatcher, event: HookEvent) -> None:
         try:
             await self._dispatch(dispatcher, event)
         except HookError as error:
-            logger.warning("hook %s failed for upload %s: %s", event.name, event.upload.id, error)
+            logger.warning("the hook %s failed: %s", event.name, error, extra={"upload": event.upload.id})
 
     async def _dispatch(self, dispatcher: Dispatcher, event: HookEvent) -> HookResponse | None:
         self._metrics.add(HOOK_INVOCATIONS, labels=(event.name,))

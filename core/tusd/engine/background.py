@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from ..errors import TusError
+from ..model import UploadId
 
 Result = TypeVar("Result")
 
@@ -45,12 +46,12 @@ class Background:
     """Tasks that nobody waits for; a failure is logged."""
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[asyncio.Task[Any], UploadId] = {}
 
-    def start(self, work: Coroutine[None, None, Result], name: str) -> asyncio.Task[Result]:
-        """Run it as a task, which the caller may also wait for."""
-        task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
+    def start(self, work: Coroutine[None, None, Result], what: str, upload_id: UploadId) -> asyncio.Task[Result]:
+        """Run it as a task, which the caller may also wait for; the log calls it `what`."""
+        task = asyncio.create_task(work, name=what)
+        self._tasks[task] = upload_id
         task.add_done_callback(self._ended)
         return task
 
@@ -64,6 +65,9 @@ class Background:
                 task.cancel()
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
+        upload_id = self._tasks.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("%s failed: %s", task.get_name(), error, exc_info=None if isinstance(error, TusError) else error)
+            expected = isinstance(error, TusError)
+            logger.error(
+                "%s failed: %s", task.get_name(), error, exc_info=None if expected else error, extra={"upload": upload_id}
+            )

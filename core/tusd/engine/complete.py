@@ -64,7 +64,7 @@ async def complete_again(context: Context, upload: Upload, head: Head) -> HookRe
     except UploadRejected:
         raise
     except (TusError, OSError) as error:
-        logger.warning("upload %s could not be finished: %s", upload.info.id, error)
+        logger.warning("an upload could not be finished: %s", error, extra={"upload": upload.info.id})
         raise FinishPending(info=upload.info, retry_after=5) from error
 
 

@@ -57,14 +57,14 @@ def fill(context: Context, upload_id: UploadId, concat: Final, head: Head) -> as
     """Make sure that this process works on filling a final upload."""
     task = context.filling.get(upload_id)
     if task is None:
-        task = context.background.start(_fill(context, upload_id, concat, head), f"concatenation of upload {upload_id[:8]}")
+        task = context.background.start(_fill(context, upload_id, concat, head), "a concatenation", upload_id)
         context.filling[upload_id] = task
         task.add_done_callback(lambda _: context.filling.pop(upload_id, None))
     return task
 
 
 async def _fill(context: Context, upload_id: UploadId, concat: Final, head: Head) -> HookResponse | None:
-    if not await _parts_settled(context, concat):
+    if not await _parts_settled(context, upload_id, concat):
         return None
     try:
         async with context.lock(upload_id) as lease:
@@ -76,7 +76,7 @@ async def _fill(context: Context, upload_id: UploadId, concat: Final, head: Head
             with telling(upload):
                 return await complete(context, upload, head)
     except UploadLocked:
-        logger.info("upload %s is being filled by another worker", upload_id[:8])
+        logger.info("another worker fills a final upload", extra={"upload": upload_id})
         return None
 
 
@@ -95,7 +95,7 @@ async def _concatenate(context: Context, upload: Upload, concat: Final) -> None:
         raise
 
 
-async def _parts_settled(context: Context, concat: Final) -> bool:
+async def _parts_settled(context: Context, upload_id: UploadId, concat: Final) -> bool:
     """Wait until every part is complete, or one is gone. False: the server stops before that."""
     pause = _FIRST_LOOK
     while not context.closing:
@@ -107,7 +107,7 @@ async def _parts_settled(context: Context, concat: Final) -> bool:
         except UploadNotFound:
             return True
         except TryLater as error:
-            logger.warning("the parts of a final upload cannot be looked at: %s", error)
+            logger.warning("the parts of a final upload cannot be looked at: %s", error, extra={"upload": upload_id})
         await context.completed.wait(rings, pause)
         pause = min(_LAST_LOOK, pause * 2)
     return False
