@@ -41,8 +41,11 @@ def limited(serve: Serve) -> Served:
     return serve(policy=Policy(max_size=10**9))
 
 
-@pytest.mark.parametrize("size", [10, 60 * KIB, 100 * KIB, 100 * 1000 * KIB])
-@pytest.mark.parametrize("name", NAMES)
+SIZES = [(name, size) for name in NAMES for size in (10, 60 * KIB, 100 * KIB)]
+SIZES += [("too long", 100 * 1000 * KIB), ("outside", 100 * 1000 * KIB)]
+
+
+@pytest.mark.parametrize(("name", "size"), SIZES)
 def test_a_refused_body_is_drained_or_the_connection_ends(limited: Served, name: str, size: int) -> None:
     """The client sends all of it and one more request behind it, and reads afterwards, as a simple client does."""
     path = limited.create(10**9)
