@@ -94,6 +94,7 @@ class RequestSource:
         while at < end and (piece := await self.read()):
             self._rest = piece[end - at :]
             at = self._write(fd, piece, at, end, seen)
+            del piece  # a client that stalls now may stay for long
         return at - offset
 
     def stop(self, error: TusError) -> None:
