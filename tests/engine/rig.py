@@ -440,7 +440,9 @@ class Rig:
         return Rig(policy or self.policy, self.limits, self.hooks, self.events, self.without, self.kept)
 
     async def background(self) -> None:
-        """Until nothing goes on in the background."""
+        """Until nothing goes on in the background. What was started just now gets its first steps, before it is told of the end."""
+        for _ in range(10):
+            await asyncio.sleep(0)
         await asyncio.wait_for(self.engine.close(), 5)
 
 
