@@ -47,19 +47,20 @@ SIZES += [("too long", 100 * 1000 * KIB), ("outside", 100 * 1000 * KIB)]
 
 @pytest.mark.parametrize(("name", "size"), SIZES)
 def test_a_refused_body_is_drained_or_the_connection_ends(limited: Served, name: str, size: int) -> None:
-    """The client sends all of it and one more request behind it, and reads afterwards, as a simple client does."""
+    """The client sends all of it and one more request behind it, until an answer comes."""
     path = limited.create(10**9)
     method, target, headers, status = refusals(path)[name]
     smuggled = request("DELETE", path)
     body = (smuggled * (size // len(smuggled) + 1))[:size]
     with limited.connect() as connection:
-        sent = connection.send_as_far_as_it_goes(request(method, target, headers, body) + request("OPTIONS", "/files/"))
+        stream = request(method, target, headers, body) + request("OPTIONS", "/files/")
+        sent = connection.send_as_far_as_it_goes(stream)
         answer = connection.answer(method)
         assert answer.status == status, answer
         if answer.closes:
             assert connection.ended()
         else:
-            assert sent == len(request(method, target, headers, body) + request("OPTIONS", "/files/"))
+            connection.send(stream[sent:])  # it was answered before all was sent
             assert "Tus-Extension" in connection.answer()
     assert limited.offset(path) == 0, "bytes of a body were taken for a request"
 
