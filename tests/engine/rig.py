@@ -88,8 +88,11 @@ class FakeSource:
     async def write_to(self, fd: int, offset: int, limit: int, seen: Observer) -> int:
         written = 0
         while written < limit and (piece := await self.read()):
+            if len(piece) > limit - written:
+                self._pieces.insert(0, piece[limit - written :])
+                piece = piece[: limit - written]
             seen(piece)
-            written += os.pwrite(fd, piece[: limit - written], offset + written)
+            written += os.pwrite(fd, piece, offset + written)
         return written
 
     def stop(self, error: TusError) -> None:

@@ -28,7 +28,7 @@ class Source(Protocol):
 
     async def write_to(self, fd: int, offset: int, limit: int, seen: Observer) -> int:
         """Write up to `limit` bytes to a file at `offset` and return how many; `seen` is shown each piece before it is written.
-        Raises what `seen` and `os.pwrite` raise."""
+        What came beyond `limit` is not lost: `read` returns it. Raises what `seen` and `os.pwrite` raise."""
         ...
 
     def stop(self, error: TusError) -> None:
@@ -116,6 +116,7 @@ class AppendBody:
             self._seen(piece)
             left -= len(piece)
             yield piece
+            del piece  # not kept while the next one is waited for: a stalled upload costs little memory
         await self._end()
 
     async def write_to(self, fd: int, offset: int) -> int:

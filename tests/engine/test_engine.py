@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from tests.engine.rig import Rig, exchange
+from tests.engine.rig import FakeSource, Rig, exchange
 
 from tusd.errors import (
     HookError,
@@ -23,7 +23,7 @@ from tusd.errors import (
     UploadLocked,
     UploadNotFound,
 )
-from tusd.hooks import HookEvent, HookResponse, PostTerminate, PreTerminate
+from tusd.hooks import HookResponse, PostTerminate, PreTerminate
 from tusd.model import Extension, Final, State, UploadId, utcnow
 from tusd.protocol.messages import Create, Discover, Discovered, Read, Reading, Terminated
 from tusd.protocol.rules import Policy
@@ -160,7 +160,6 @@ async def test_delete(content: bytes, length: int) -> None:
 
 
 async def test_delete_makes_an_append_stop() -> None:
-    from tests.engine.rig import FakeSource
 
     rig = Rig()
     await rig.put(UPLOAD, b"01234", length=10)
@@ -370,7 +369,3 @@ async def test_limiters_admit_what_concerns_no_upload() -> None:
     rig = Rig(limits="A", hooks=[lambda event: None])
     await rig.run(Discover())
     assert rig.log == ["A.admit", "A.leave"]
-
-
-def test_the_events_of_this_file_are_hook_events() -> None:
-    assert issubclass(PreTerminate, HookEvent)
