@@ -101,7 +101,10 @@ class FileUpload(plugin.Upload, plugin.Terminable, plugin.Concatenable, plugin.A
         try:
             await self._append(body)
         except OSError as error:
-            raise self._failure("append to", error) from error
+            failure = self._failure("append to", error)
+            with suppress(plugin.TusError):  # a full disk gets back at once what does not count; else the next `open` does it
+                await self.repair()
+            raise failure from error
         body.saved(self.info.offset)
         return self.info.offset - start
 

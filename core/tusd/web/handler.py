@@ -82,6 +82,8 @@ class Handler:
             async with self._engine(exchange) as outcome:
                 return await send(request, self._dialect.write(head, outcome), cors, close=_closes(head, source))
         except TusError as error:
+            if isinstance(error, InternalError | OriginNotAllowed):
+                logger.warning("%s %s: %s", head.method, error.code, error)
             return await self._refuse(request, head, error, cors, source)
         except ClientGone:
             raise
@@ -91,8 +93,6 @@ class Handler:
     async def _refuse(
         self, request: web.BaseRequest, head: Head, error: TusError, cors: HeaderList, source: RequestSource | None
     ) -> web.StreamResponse:
-        if type(error).__mro__[1] is InternalError or isinstance(error, OriginNotAllowed):
-            logger.warning("%s %s: %s", head.method, error.code, error)
         response = self._dialect.refuse(head, error)
         self._metrics.add(ERRORS, labels=(str(response.status), error.code))
         return await send(request, response, cors, close=_closes(head, source))
@@ -116,7 +116,10 @@ class Handler:
                 405, [("Allow", "GET, HEAD"), ("Content-Type", "text/plain; charset=utf-8")], b"method not allowed\n"
             )
         else:
-            response = await route(head)
+            try:
+                response = await route(head)
+            except Exception:  # a plugin's bug is answered as ours are
+                return await self._fail(request, head, [], source)
         return await send(request, response, [], close=_closes(head, source))
 
 
