@@ -17,8 +17,8 @@ def upload(path: str) -> None:
         path,
         chunk_size=PIECE,
         metadata={"filename": path},
-        store_url=True,  # remember the upload's URL ...
-        url_storage=FileStorage("urls.json"),  # ... in this file  # type: ignore[no-untyped-call]
+        store_url=True,  # remember the upload's URL in this file:
+        url_storage=FileStorage("urls.json"),  # type: ignore[no-untyped-call]
     )
     size = uploader.get_file_size()  # type: ignore[no-untyped-call]
     print("begin at", uploader.offset, "of", size, flush=True)
