@@ -5,7 +5,7 @@ Nothing here does anything; all of it is frozen, typed and free of imports from 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
@@ -83,6 +83,10 @@ class Metadata(Mapping[str, bytes]):
 
     def __len__(self) -> int:
         return len(self._values)
+
+    def items(self) -> ItemsView[str, bytes]:
+        """As of a dictionary, and as fast."""
+        return self._values.items()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Metadata) and self._values == other._values and self.header == other.header

@@ -447,5 +447,10 @@ def _storage(path: str, info_path: str) -> Mapping[str, str]:
 
 def _measured(info: UploadInfo, data: os.stat_result, mark: int | None = None) -> UploadInfo:
     """`info` with what the file of bytes tells: it never counts bytes behind the mark, nor behind the length."""
-    offset = min(size for size in (data.st_size, info.length, mark) if size is not None)
-    return info.at(offset, max(info.created, datetime.fromtimestamp(data.st_mtime, UTC)))
+    offset = data.st_size
+    if info.length is not None and info.length < offset:
+        offset = info.length
+    if mark is not None and mark < offset:
+        offset = mark
+    modified = datetime.fromtimestamp(data.st_mtime, UTC)
+    return info.at(offset, modified if modified > info.created else info.created)

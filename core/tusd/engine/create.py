@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ..errors import UploadInterrupted
 from ..hooks import PreFinish
 from ..limiting import Allowance
-from ..model import Final, UploadInfo
+from ..model import Final, UploadInfo, utcnow
 from ..protocol.messages import Create, Created
 from ..protocol.rules import body_limit, plan_create
 from ..storage import Upload
@@ -25,9 +25,12 @@ async def create(context: Context, exchange: Exchange, request: Create, allowanc
     length = request.length
     if isinstance(request.concat, Final):
         return await create_final(context, exchange, request.concat, request.metadata, allowances)
+    now = utcnow()
     info = UploadInfo(
         id=new_id(),
         length=length,
+        created=now,
+        modified=now,
         metadata=request.metadata,
         concat=request.concat,
         explicit=context.announcer.wants(PreFinish),

@@ -27,6 +27,11 @@ class Connection(web.RequestHandler):
         """Whether a request is being answered, or what is left of its body thrown away."""
         return self._waiter is None and self._task_handler is not None and not self._task_handler.done()
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """aiohttp's streams call this after every piece that is read; there is something to resume only after a pause."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     def data_received(self, data: bytes) -> None:
         """Parse. When the parser fails within a body, it says so in a message of its own and leaves the body waiting for ever:
         behind a body that has not ended there can be no other message."""
