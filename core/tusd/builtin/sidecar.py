@@ -40,23 +40,7 @@ def encode(info: UploadInfo, mark: int | None = None) -> bytes:
     """The text of the `.info` file of an upload."""
     metadata = info.metadata
     final = info.concat if isinstance(info.concat, Final) else None
-    ours: dict[str, object] = {"created": info.created.isoformat()}
-    if info.expires is not None:
-        ours["expires"] = info.expires.isoformat()
-    if info.max_length is not None:
-        ours["max_length"] = info.max_length
-    if info.notes:
-        ours["notes"] = dict(info.notes)
-    if metadata.header != _header(metadata):
-        ours["metadata"] = metadata.header
     text = metadata.text()
-    binary = {key: b64encode(value).decode() for key, value in metadata.items() if text[key].encode() != value}
-    if binary:
-        ours["binary"] = binary
-    if info.explicit:
-        ours["state"] = info.state.value
-    if mark is not None:
-        ours["mark"] = mark
     return _to_json(
         {
             "ID": info.id,
@@ -67,10 +51,32 @@ def encode(info: UploadInfo, mark: int | None = None) -> bytes:
             "IsPartial": isinstance(info.concat, Partial),
             "IsFinal": final is not None,
             "PartialUploads": list(final.parts) if final else None,
-            "Storage": dict(info.storage),
-            "tusd": ours,
+            "Storage": info.storage,
+            "tusd": _ours(info, text, mark),
         }
     ).encode()
+
+
+def _ours(info: UploadInfo, text: dict[str, str], mark: int | None) -> dict[str, object]:
+    """What Go's fields do not tell."""
+    metadata = info.metadata
+    ours: dict[str, object] = {"created": info.created.isoformat()}
+    if info.expires is not None:
+        ours["expires"] = info.expires.isoformat()
+    if info.max_length is not None:
+        ours["max_length"] = info.max_length
+    if info.notes:
+        ours["notes"] = dict(info.notes)
+    if metadata.header != _header(metadata):
+        ours["metadata"] = metadata.header
+    binary = {key: b64encode(value).decode() for key, value in metadata.items() if text[key].encode() != value}
+    if binary:
+        ours["binary"] = binary
+    if info.explicit:
+        ours["state"] = info.state.value
+    if mark is not None:
+        ours["mark"] = mark
+    return ours
 
 
 def decode(upload_id: UploadId, text: bytes, written: float) -> Sidecar:
