@@ -1,6 +1,6 @@
 """The hooks seam: what the server asks (pre-*) and tells (post-*) an operator's own code.
 
-A hook event is one of a closed set of frozen classes, `EVENTS`. Transports serialise any of them blindly (`hook_wire`);
+A hook event is one of a closed set of frozen classes, `EVENTS`. Transports serialise any of them blindly;
 in-process plugins write `match event: case PostFinish(upload=info): ...`.
 """
 

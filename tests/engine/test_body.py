@@ -152,12 +152,6 @@ async def test_each_piece_is_paced(way: str, fd: int) -> None:
     assert [meter.spent for meter in meters] == [[2, 1], [2, 1]]
 
 
-async def test_what_the_store_calls_safe_is_known() -> None:
-    it = body(FakeSource(), 0)
-    it.saved(7)
-    assert it.safe == 7
-
-
 async def test_the_empty_source(fd: int) -> None:
     empty = Empty()
     empty.stop(UploadInterrupted())

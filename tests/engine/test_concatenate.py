@@ -512,3 +512,58 @@ async def test_hooks_are_told_of_a_final_upload_by_the_request_that_created_it()
     assert created.answer == HookResponse(headers={"X-A": "pre-create"})
     await rig.background()
     assert {event.head.method for event in rig.dispatchers[0].seen} == {"CREATE"}
+
+
+async def test_waiting_looks_at_one_part_at_a_time_and_stops_with_the_upload(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many final uploads that wait for a part that never comes must cost next to nothing."""
+    from tusd.engine import concatenate
+
+    monkeypatch.setattr(concatenate, "_FIRST_LOOK", 0.01)
+    monkeypatch.setattr(concatenate, "_LAST_LOOK", 0.01)
+    rig = Rig()
+    missing, done = await part(rig, "a", b"0", 2), await part(rig, "b", b"2")
+    upload = (await final(rig, missing, *[done] * 500)).info.id
+    looks = 0
+    real = rig.kept.info
+
+    async def info(upload_id: UploadId) -> UploadInfo:
+        nonlocal looks
+        looks += 1
+        return await real(upload_id)
+
+    monkeypatch.setattr(rig.kept, "info", info)
+    await asyncio.sleep(0.1)
+    assert 2 <= looks <= 30
+    await rig.terminate(upload)
+    await asyncio.sleep(0.05)
+    looks = 0
+    await asyncio.sleep(0.05)
+    assert looks == 0
+
+
+async def test_one_waits_for_a_part_for_a_while_only_and_a_head_waits_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tusd.engine import concatenate
+
+    monkeypatch.setattr(concatenate, "_PATIENCE", 0.02)
+    rig = Rig()
+    a = await part(rig, "a", b"0", 2)
+    upload = (await final(rig, a)).info.id
+    await asyncio.sleep(0.1)
+    await rig.append(a, 1, b"1")
+    await asyncio.sleep(0.05)
+    assert (await rig.kept.info(upload)).state is State.RECEIVING
+    await rig.head(upload)
+    await complete(rig, upload)
+    assert await rig.content(upload) == b"01"
+
+
+async def test_a_hooks_limit_holds_for_parts_of_deferred_length() -> None:
+    rig = Rig(hooks=[lambda event: HookResponse(change=Changes(max_length=3)) if isinstance(event, PreCreate) else None])
+    a = await rig.put("a", b"012", deferred=True, concat=Partial())
+    upload = (await final(rig, a)).info.id
+    await rig.append(a, 3, b"34", length=5)
+    for _ in range(50):
+        await asyncio.sleep(0.01)
+        if upload not in {info.id for info in await rig.uploads()}:
+            return
+    raise AssertionError("a final upload is longer than a hook allowed")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from ..errors import HookError, InvalidId
+from ..errors import HookError, InvalidId, TusError
 from ..hooks import Changes, Dispatcher, HookEvent, HookResponse
 from ..metrics import Metrics
 from ..model import UploadInfo
@@ -71,9 +71,13 @@ class Announcer:
             if answer is not None and event.answers:
                 _check(event, answer)
             return answer
-        except Exception:
+        except TusError:
             self._metrics.add(HOOK_ERRORS, labels=(event.name,))
             raise
+        except Exception as error:
+            self._metrics.add(HOOK_ERRORS, labels=(event.name,))
+            logger.exception("the hook %s raised", event.name, extra={"upload": event.upload.id})
+            raise HookError(f"the hook {event.name} raised {type(error).__name__}") from error
 
 
 def changed(info: UploadInfo, change: Changes) -> UploadInfo:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..errors import ChecksumMismatch, UploadInterrupted, UploadSizeExceeded
-from ..hooks import HookResponse
+from ..hooks import HookResponse, PreFinish
 from ..limiting import Allowance
 from ..locking import Lease
 from ..model import State
@@ -38,6 +38,9 @@ async def append(context: Context, exchange: Exchange, request: Append, allowanc
                 if all_sent(upload.info):
                     answer = await complete_again(context, upload, exchange.head)
                 return Appended(upload.info, answer)
+            if context.announcer.wants(PreFinish) and not upload.info.explicit:
+                # It was created when nobody had to agree; from now on all bytes being there must not pass for agreement.
+                await upload.save(replace(upload.info, explicit=True))
             if plan.length is not None:
                 await _declare(context, upload, plan.length)
             answer = await receive(context, exchange, upload, request.body, plan.room, lease, allowances)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from ..errors import TusError
@@ -15,31 +16,35 @@ Result = TypeVar("Result")
 logger = logging.getLogger("tusd.engine")
 
 
-class Bell:
-    """Wakes everybody who waits for it."""
+class Bells:
+    """A bell for each upload that somebody waits for."""
 
     def __init__(self) -> None:
-        self.rings = 0
-        """How often it has rung."""
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting: dict[UploadId, set[asyncio.Future[None]]] = {}
 
-    def ring(self) -> None:
-        """Wake them all."""
-        self.rings += 1
-        for future in self._waiting:
+    def ring(self, upload_id: UploadId) -> None:
+        """Wake who waits for this upload."""
+        for future in self._waiting.get(upload_id, ()):
             if not future.done():
                 future.set_result(None)
 
-    async def wait(self, rings: int, timeout: float) -> None:
-        """Until it has rung more often than `rings`, or for `timeout` seconds."""
-        if self.rings != rings:
-            return
+    def ring_all(self) -> None:
+        """Wake everybody."""
+        for upload_id in self._waiting:
+            self.ring(upload_id)
+
+    @contextmanager
+    def heard(self, upload_id: UploadId) -> Iterator[asyncio.Future[None]]:
+        """A future that is done once the bell has rung within the block: nothing is missed between a look and the wait."""
         future = asyncio.get_running_loop().create_future()
-        self._waiting.add(future)
+        waiting = self._waiting.setdefault(upload_id, set())
+        waiting.add(future)
         try:
-            await asyncio.wait({future}, timeout=timeout)
+            yield future
         finally:
-            self._waiting.discard(future)
+            waiting.discard(future)
+            if not waiting:
+                self._waiting.pop(upload_id, None)
 
 
 class Background:

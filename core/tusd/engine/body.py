@@ -86,8 +86,6 @@ class AppendBody:
 
     def __init__(self, source: Source, plan: BodyPlan, room: int, lease: Lease, allowances: Sequence[Allowance] = ()) -> None:
         self.whole = plan.checksum is not None
-        self.safe = 0
-        """The offset that the store has called safe."""
         self._source = source
         self._checksum = plan.checksum
         self._hash = new_hash(plan.checksum.algorithm) if plan.checksum else None
@@ -134,7 +132,7 @@ class AppendBody:
         return self._checksum is None or self._hash is None or self._hash.digest() == self._checksum.digest
 
     def saved(self, offset: int) -> None:
-        self.safe = offset
+        """Nobody follows the progress of a body yet."""
 
     async def _write_pieces(self, fd: int, offset: int) -> int:
         at = offset

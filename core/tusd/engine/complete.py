@@ -46,7 +46,7 @@ async def complete(context: Context, upload: Upload, head: Head) -> HookResponse
         await upload.save(replace(upload.info, state=State.COMPLETE))
     context.metrics.add(UPLOADS_FINISHED)
     if isinstance(upload.info.concat, Partial):
-        context.completed.ring()
+        context.completed.ring(upload.info.id)
     if context.announcer.wants(PostFinish):
         context.announcer.tell(PostFinish(upload=upload.info, head=head), context.background)
     return answer
@@ -76,6 +76,6 @@ async def remove(context: Context, upload: Upload) -> None:
     try:
         await cast(Terminable, upload).terminate()
     except BaseException:
-        await context.recount(info, info.offset if info.length is None else info.length)
+        await context.settle_anew(info, info.offset if info.length is None else info.length)
         raise
     await context.settle(info, 0)

@@ -18,7 +18,7 @@ from ..hooks import HookResponse
 from ..limiting import Allowance
 from ..model import Final, Metadata, State, UploadId, UploadInfo
 from ..protocol.messages import Created, Head
-from ..protocol.rules import plan_final
+from ..protocol.rules import check_length, plan_final
 from ..storage import Concatenable, Upload
 from .announce import merge
 from .complete import complete, remove
@@ -28,7 +28,9 @@ from .new import asked, created, new_id
 logger = logging.getLogger("tusd.engine")
 
 _FIRST_LOOK, _LAST_LOOK = 0.05, 2.0
-"""Seconds between looks at unfinished parts; doubled from the first to the last."""
+"""Seconds between looks at the first part that is not complete; doubled from the first to the last."""
+_PATIENCE = 3600.0
+"""Seconds to wait for one part; afterwards the next HEAD of the final upload waits again."""
 
 
 async def create_final(
@@ -42,7 +44,7 @@ async def create_final(
     try:
         upload = await created(context, exchange, info, None)
     except BaseException:
-        await context.recount(info, 0)
+        await context.settle_anew(info, 0)
         raise
     task = fill(context, upload.info.id, concat, exchange.head)
     if all(part.state is State.COMPLETE for part in parts):
@@ -86,6 +88,7 @@ async def _concatenate(context: Context, upload: Upload, concat: Final) -> None:
         with telling(upload):
             parts = [await context.info(part) for part in concat.parts]
             length = plan_final(parts, context.policy)
+            check_length(length, upload.info, context.policy)
             await context.reserve(upload.info, length or 0, upload.info.length or 0)
             await upload.save(replace(upload.info, length=length, state=State.FINISHING))
             await cast(Concatenable, upload).concatenate(parts)
@@ -96,18 +99,34 @@ async def _concatenate(context: Context, upload: Upload, concat: Final) -> None:
 
 
 async def _parts_settled(context: Context, upload_id: UploadId, concat: Final) -> bool:
-    """Wait until every part is complete, or one is gone. False: the server stops before that."""
-    pause = _FIRST_LOOK
-    while not context.closing:
-        rings = context.completed.rings
-        try:
-            parts = [await context.info(part) for part in concat.parts]
-            if all(part.state is State.COMPLETE for part in parts):
-                return True
-        except UploadNotFound:
-            return True
-        except TryLater as error:
-            logger.warning("the parts of a final upload cannot be looked at: %s", error, extra={"upload": upload_id})
-        await context.completed.wait(rings, pause)
+    """Wait until every part is complete, or one is gone. False: nobody waits any more for this final upload, or not in this process."""
+    for part in dict.fromkeys(concat.parts):
+        if not await _part_settled(context, upload_id, part):
+            return False
+        await asyncio.sleep(0)  # a final upload may name a thousand parts, and a store may answer without ever waiting
+    return True
+
+
+async def _part_settled(context: Context, upload_id: UploadId, part: UploadId) -> bool:
+    loop = asyncio.get_running_loop()
+    pause, deadline = _FIRST_LOOK, loop.time() + _PATIENCE
+    while loop.time() < deadline and not context.closing:
+        with context.completed.heard(part) as rung:
+            try:
+                if await _state(context, upload_id) is None:
+                    return False
+                if await _state(context, part) in (State.COMPLETE, None):
+                    return True
+            except TryLater as error:
+                logger.warning("a final upload or its part cannot be looked at: %s", error, extra={"upload": upload_id})
+            await asyncio.wait({rung}, timeout=pause)
         pause = min(_LAST_LOOK, pause * 2)
     return False
+
+
+async def _state(context: Context, upload_id: UploadId) -> State | None:
+    """Of an upload; None when it is gone."""
+    try:
+        return (await context.info(upload_id)).state
+    except UploadNotFound:
+        return None

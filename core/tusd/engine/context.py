@@ -18,7 +18,7 @@ from ..protocol.messages import Head, Request
 from ..protocol.rules import Policy, check_alive
 from ..storage import DataStore, Upload
 from .announce import Announcer
-from .background import Background, Bell
+from .background import Background, Bells
 from .body import Empty, Source
 
 
@@ -87,8 +87,8 @@ class Context:
     metrics: Metrics
     policy: Policy
     background: Background = field(default_factory=Background)
-    completed: Bell = field(default_factory=Bell)
-    """Rings when a partial upload is complete."""
+    completed: Bells = field(default_factory=Bells)
+    """Ring when a partial upload is complete."""
     filling: dict[UploadId, asyncio.Task[HookResponse | None]] = field(default_factory=dict)
     """Concatenations that this process works on."""
     closing: bool = False
@@ -134,7 +134,7 @@ class Context:
         if failure is not None:
             raise failure
 
-    async def recount(self, info: UploadInfo, otherwise: int) -> None:
+    async def settle_anew(self, info: UploadInfo, otherwise: int) -> None:
         """Tell every limiter how much the upload holds in truth, after something that may have failed half-way."""
         if self.limiters:
             await self.settle(info, await self.held(info.id, otherwise))
@@ -152,7 +152,7 @@ class Context:
     async def close(self) -> None:
         """Wait for what goes on in the background."""
         self.closing = True
-        self.completed.ring()
+        self.completed.ring_all()
         await self.background.close()
 
 

@@ -58,5 +58,5 @@ async def create(context: Context, exchange: Exchange, request: Create, allowanc
                 return Created(upload.info, request.body is not None, merge(answer, finished))
     except BaseException:
         if upload is None:
-            await context.recount(info, 0)
+            await context.settle_anew(info, 0)
         raise

@@ -68,8 +68,6 @@ class Create:
     metadata: Metadata = field(default_factory=Metadata)
     concat: Partial | Final | None = None
     body: BodyPlan | None = None
-    completes: bool | None = None
-    """Whether the client says that this body is the last; None: the upload is complete when offset reaches length."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +79,6 @@ class Append:
     body: BodyPlan
     length: int | None = None
     """A length declared now, for an upload whose length was deferred."""
-    completes: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
