@@ -4,6 +4,7 @@ import asyncio
 import errno
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -80,12 +81,20 @@ def child(code: str, *arguments: object) -> subprocess.Popen[str]:
         "store = FileStore(FileStorage.Options(directory=sys.argv[1], fsync=sys.argv[2]), logging.getLogger('child'))\n"
         f"{code}\nasyncio.run(main())\n"
     )
-    return subprocess.Popen([sys.executable, "-c", script, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def says(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
+
+
+def said(process: subprocess.Popen[str]) -> list[str]:
+    """All that it says until its end."""
+    text, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    return text.splitlines()
 
 
 @pytest.fixture
@@ -286,6 +295,98 @@ class TestCreate:
         assert not directory.exists()
 
 
+class TestLeftByACrash:
+    """A creation that was cut off between its two files, of an id that a hook chooses again."""
+
+    @pytest.mark.parametrize("path", [None, "kept/x.bin"])
+    @pytest.mark.parametrize("fsync", ["never", "append"])
+    async def test_killed_between_the_two_files(self, directory: Path, fsync: str, path: str | None) -> None:
+        process = child(
+            """
+real = os.open
+def die(path, flags, *arguments):
+    if flags & os.O_EXCL and not path.endswith(".info"):
+        os.kill(os.getpid(), 9)
+    return real(path, flags, *arguments)
+os.open = die
+
+async def main():
+    chosen = {"Path": sys.argv[4]} if len(sys.argv) > 4 else {}
+    await store.create(UploadInfo(id=UploadId(sys.argv[3]), length=5, notes={"by": "the dead"}, storage=chosen), None)
+""",
+            directory,
+            fsync,
+            ID,
+            *([path] if path else []),
+        )
+        process.communicate(timeout=30)
+        assert process.returncode == -9
+        assert files(directory) == [f"{ID}.info"]
+        store = open_store(directory, fsync=fsync)
+        with pytest.raises(plugin.UploadNotFound):
+            await store.info(ID)
+        upload = await new(store, storage={"Path": path} if path else {}, notes={"by": "the living"})
+        with pytest.raises(plugin.UploadExists):
+            await new(store, storage={"Path": path} if path else {})
+        info = await store.info(ID)
+        assert (info.length, info.notes) == (100, {"by": "the living"})
+        assert await upload.append(FakeBody(b"hello")) == 5
+        await (await reopen(store)).terminate()
+        assert files(directory) == []
+
+    async def test_half_an_upload_of_another_path_is_not_taken_over(self, store: FileStore, directory: Path) -> None:
+        await new(store, storage={"Path": "kept/x.bin"})
+        (directory / "kept/x.bin").unlink()
+        for storage in ({}, {"Path": "kept/y.bin"}):
+            with pytest.raises(plugin.UploadExists):
+                await new(store, storage=storage)
+        await new(store, storage={"Path": "kept/x.bin"}, length=7)
+        assert (await store.info(ID)).length == 7
+
+    async def test_a_damaged_one_is_not_taken_over(self, store: FileStore, directory: Path) -> None:
+        (directory / f"{ID}.info").write_bytes(b'{"Size":"many"}')
+        with pytest.raises(plugin.UploadExists):
+            await new(store)
+        assert (directory / f"{ID}.info").read_bytes() == b'{"Size":"many"}'
+        assert files(directory) == [f"{ID}.info"]
+
+    async def test_processes_that_race(self, store: FileStore, directory: Path) -> None:
+        """Every id goes to one process, though half of them are left over."""
+        ids = [f"id{n}" for n in range(400)]
+        for name in ids[::2]:
+            await new(store, name)
+            (directory / name).unlink()
+        racers = [
+            child(
+                """
+async def main():
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for n in range(400):
+        try:
+            await store.create(UploadInfo(id=UploadId(f"id{n}"), length=5, notes={"by": sys.argv[3]}), None)
+            print(f"id{n}", flush=True)
+        except plugin.UploadExists:
+            pass
+""",
+                directory,
+                "never",
+                name,
+            )
+            for name in ("one", "two", "three")
+        ]
+        assert [says(racer) for racer in racers] == ["ready"] * 3
+        for racer in racers:
+            assert racer.stdin is not None
+            racer.stdin.write("go\n")
+            racer.stdin.flush()
+        won = [(name, by) for racer, by in zip(racers, ("one", "two", "three"), strict=True) for name in said(racer)]
+        assert sorted(name for name, _ in won) == sorted(ids)
+        for name, by in won:
+            assert (await store.info(UploadId(name))).notes == {"by": by}
+        assert files(directory) == sorted([*ids, *(f"{name}.info" for name in ids)])
+
+
 class TestChosenPath:
     @pytest.mark.parametrize("path", ["kept/x.bin", "{d}/kept/x.bin", "a/../kept/./x.bin"])
     async def test_inside(self, store: FileStore, directory: Path, path: str) -> None:
@@ -345,16 +446,16 @@ class TestInfo:
         with pytest.raises(plugin.UploadNotFound):
             await store.info(ID)
 
-    async def test_a_damaged_file_names_the_upload_and_the_cure(
+    async def test_the_log_says_what_is_damaged_and_the_cure_and_the_client_nothing(
         self, store: FileStore, directory: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         await new(store)
         (directory / f"{ID}.info").write_bytes(b'{"Size":"many"}')
         for work in (store.info(ID), store.open(ID, FakeLease())):
-            with pytest.raises(plugin.StorageUnavailable, match=f"{ID}.*restore") as raised:
+            with pytest.raises(plugin.StorageUnavailable) as raised:
                 await work
-            assert str(directory) not in str(raised.value)
-        assert "8a18f0c1: its .info file is damaged" in caplog.text
+            assert str(raised.value) == plugin.StorageUnavailable.message
+        assert re.search("8a18f0c1: its .info file is damaged: .*; restore it from a backup, or remove", caplog.text)
         assert ID not in caplog.text
 
     async def test_a_broken_disk(
@@ -535,6 +636,41 @@ class TestAtomic:
         assert await (await reopen(store)).append(FakeBody(b"x")) == 1
         assert await content(store, await store.info(ID)) == b"12345x"
 
+    async def test_a_full_disk_blocks_neither_a_look_nor_the_removal(
+        self, store: FileStore, directory: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """There is room for no new `.info` file, and what a killed body left is there."""
+        upload = await new(store)
+        await upload.append(FakeBody(b"12345"))
+        await half_verified(upload)
+
+        def fails(fd: int, text: bytes) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "write", fails)
+            for _ in range(2):
+                upload = await reopen(store)
+                assert upload.info.offset == (directory / ID).stat().st_size == (await store.info(ID)).offset == 5
+            with pytest.raises(plugin.StorageFull) as raised:
+                await upload.append(FakeBody(b"678"))
+            assert raised.value.info == upload.info
+            assert (await store.info(ID)).offset == 5
+        assert await upload.append(FakeBody(b"678")) == 3
+        assert await content(store, await store.info(ID)) == b"12345678"
+        await half_verified(upload)
+        monkeypatch.setattr(os, "write", fails)
+        await (await reopen(store)).terminate()
+        assert files(directory) == []
+
+    async def test_open_does_not_hide_that_the_lease_is_lost(self, store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        upload = await new(store)
+        await half_verified(upload)
+        lease = FakeLease()
+        monkeypatch.setattr(os, "ftruncate", lambda fd, size: lease.lose())
+        with pytest.raises(plugin.LeaseLost):
+            await store.open(ID, lease)
+
     async def test_the_lease_is_lost_in_the_middle(self, store: FileStore, directory: Path) -> None:
         lease = FakeLease()
         upload = await store.create(UploadInfo(id=ID, length=100), lease)
@@ -710,6 +846,76 @@ class TestFsync:
         await upload.append(FakeBody(b"678", whole=True))
         marking = ["fsync x.info.tmp", "replace x.info.tmp", "fsync a"]
         assert calls == [*marking, "pwrite x", "fsync x", *marking]
+
+    @pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EIO])
+    async def test_what_fitted_is_synced_before_it_is_told(self, directory: Path, calls: list[str], reason: int) -> None:
+        class Full(FakeBody):
+            async def write_to(self, fd: int, offset: int) -> int:
+                os.pwrite(fd, self.data[:3], offset)
+                raise OSError(reason, os.strerror(reason))
+
+        upload = await new(open_store(directory, fsync="append"))
+        calls.clear()
+        with pytest.raises((plugin.StorageFull, plugin.StorageUnavailable)) as raised:
+            await upload.append(Full(b"12345"))
+        assert raised.value.info is not None
+        assert raised.value.info.offset == 3
+        assert calls == [f"pwrite {ID}", f"fsync {ID}"]
+
+    async def test_what_came_before_the_lease_was_lost_is_synced(self, directory: Path, calls: list[str]) -> None:
+        lease = FakeLease()
+        upload = await open_store(directory, fsync="append").create(UploadInfo(id=ID, length=100), lease)
+        calls.clear()
+        with pytest.raises(plugin.LeaseLost):
+            await upload.append(FakeBody(b"12345", lease, lose_at=3))
+        assert upload.info.offset == 3
+        assert calls == [f"pwrite {ID}", f"fsync {ID}"]
+
+    @pytest.mark.parametrize("fsync", ["never", "finish", "append"])
+    async def test_what_a_dead_holder_wrote_is_synced_before_it_is_told(
+        self, directory: Path, calls: list[str], fsync: str
+    ) -> None:
+        store = open_store(directory, fsync=fsync)
+        await new(store, length=5)
+        calls.clear()
+        (directory / ID).write_bytes(b"123")
+        assert (await reopen(store)).info.offset == 3
+        (directory / ID).write_bytes(b"12345")
+        assert (await reopen(store)).info.state is State.COMPLETE
+        assert (await store.info(ID)).state is State.COMPLETE  # whoever sees that does not open it
+        assert calls == ([f"fsync {ID}"] * 3 if fsync == "append" else [])
+
+    async def test_what_was_remembered_as_complete_is_not_synced_again(self, directory: Path, calls: list[str]) -> None:
+        store = open_store(directory, fsync="append")
+        upload = await new(store, length=5, explicit=True)
+        await upload.append(FakeBody(b"12345"))
+        await upload.save(replace(upload.info, state=State.COMPLETE))
+        calls.clear()
+        await reopen(store)
+        await store.info(ID)
+        assert calls == []
+
+    @pytest.mark.parametrize("whole", [False, True])
+    async def test_what_cannot_be_synced_is_not_told(self, directory: Path, monkeypatch: pytest.MonkeyPatch, whole: bool) -> None:
+        store = open_store(directory, fsync="append")
+        upload = await new(store, length=10)
+        await upload.append(FakeBody(b"12345"))
+        real = os.fsync
+
+        def fails(fd: int) -> None:
+            if os.readlink(f"/proc/self/fd/{fd}") == str(directory / ID):
+                raise OSError(errno.EIO, "Input/output error")
+            real(fd)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", fails)
+            with pytest.raises(plugin.StorageUnavailable) as raised:
+                await upload.append(FakeBody(b"67890", whole=whole))
+            assert raised.value.info is not None
+            assert raised.value.info.offset == 5
+            with pytest.raises(plugin.StorageUnavailable):
+                await reopen(store)
+        assert (await reopen(store)).info.offset == (directory / ID).stat().st_size == 5
 
     async def test_a_failing_sync_acknowledges_nothing(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         upload = await new(open_store(directory, fsync="append"))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -55,10 +57,7 @@ class Directory:
 
     def new_file(self, path: str, text: bytes = b"") -> None:
         """Make a file that is not there yet (`FileExistsError`), and the folders that it needs; with all of `text` or not at all."""
-        try:
-            fd = self._open_new(path)
-        except FileNotFoundError:
-            fd = self._open_new_in_new_folder(path)
+        fd = self._open_new(path)
         try:
             write_all(fd, text)
         except OSError:
@@ -67,7 +66,68 @@ class Directory:
         finally:
             os.close(fd)
 
+    def new_pair(self, path: str, text: bytes, other: str, *, usual: bool, names: Callable[[bytes], str]) -> None:
+        """Make two files that are not there yet (`FileExistsError` with the name of one): `path` with `text`, which names `other`, empty.
+
+        Whoever makes the second has the pair. A first file without its second, which a crash left, is taken over when no live
+        process can be about to make another second for it: when it is what `names` says of its text, which raises `ValueError`
+        for a damaged one. What that says of an empty text is the `usual` second file; only there is no lock needed."""
+        try:
+            fd = self._open_new(path)
+        except FileExistsError:
+            self._take_over(path, text, other, names)
+            return
+        try:
+            write_all(fd, text)
+            if not (usual or _claim(fd, path)):
+                raise FileExistsError(errno.EEXIST, "it was taken over while it was empty", path)
+            self.new_file(other)
+        except OSError:
+            if _claim(fd, path):
+                self.remove_file(path)
+            raise
+        finally:
+            os.close(fd)
+
+    def _take_over(self, path: str, text: bytes, other: str, names: Callable[[bytes], str]) -> None:
+        taken = FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+        except OSError as error:
+            raise taken from error
+        try:
+            if not _left_behind(fd, path, other, names):
+                raise taken
+            # The second file is made last of all: a full disk changes nothing, and its maker, if alive, has it or fails.
+            self.replace_file(path, text, durable=False, allowed=partial(self.new_file, other), temporary=".new.tmp")
+        except FileExistsError:
+            raise taken from None
+        finally:
+            os.close(fd)
+
+    def remove_pair(self, path: str, other: str) -> None:
+        """Remove `other`, then `path` and what was to replace it; what of them is there. Nobody takes the rest over in between."""
+        fd: int | None = None
+        with suppress(OSError):
+            fd = os.open(path, os.O_RDWR)
+        try:
+            if fd is not None:
+                _claim(fd, path)
+            self.remove_file(other)
+            with suppress(FileNotFoundError):
+                os.unlink(path + ".tmp")
+            self.remove_file(path)
+        finally:
+            if fd is not None:
+                os.close(fd)
+
     def _open_new(self, path: str) -> int:
+        try:
+            return self._open_exclusively(path)
+        except FileNotFoundError:
+            return self._open_new_in_new_folder(path)
+
+    def _open_exclusively(self, path: str) -> int:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, self.file_mode)
 
     def _open_new_in_new_folder(self, path: str) -> int:
@@ -77,12 +137,16 @@ class Directory:
                     with suppress(FileExistsError, FileNotFoundError):
                         os.mkdir(path[:end], self.dir_mode)
             with suppress(FileNotFoundError):
-                return self._open_new(path)
+                return self._open_exclusively(path)
         raise OSError(errno.ENXIO, "the directory is gone", path)
 
-    def replace_file(self, path: str, text: bytes, *, durable: bool, allowed: Callable[[], None]) -> None:
-        """Put a new file in the place of `path`, or leave the old one untouched. What `allowed`, asked last, raises goes to the caller."""
-        temporary = path + ".tmp"
+    def replace_file(
+        self, path: str, text: bytes, *, durable: bool, allowed: Callable[[], None], temporary: str = ".tmp"
+    ) -> None:
+        """Put a new file in the place of `path`, or leave the old one untouched. What `allowed`, asked last, raises goes to the caller.
+
+        The text is first written to a file beside it whose name ends in `temporary`."""
+        temporary = path + temporary
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, self.file_mode)
         replaced = False
         try:
@@ -156,3 +220,26 @@ def copy_piece(source: int, target: int, count: int, start: int, position: int) 
     if not copied:
         raise OSError(errno.EIO, "a file has become shorter")
     return copied
+
+
+def _left_behind(fd: int, path: str, other: str, names: Callable[[bytes], str]) -> bool:
+    try:
+        return _claim(fd, path, wait=False) and names(os.read(fd, os.fstat(fd).st_size)) == other
+    except (OSError, ValueError):
+        return False
+
+
+def _claim(fd: int, path: str, *, wait: bool = True) -> bool:
+    """Whether `path` is the open file `fd`; it stays so, among those who ask this before they take `path` away, until `fd` is closed.
+
+    Without `wait`, raises `OSError` when somebody else has claimed it, or when the file system has no locks: where nobody can be
+    without waiting, those who wait need no lock."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        if not wait:
+            raise
+    try:
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
+    except FileNotFoundError:
+        return False

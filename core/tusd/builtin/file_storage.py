@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Literal
 
 from tusd import plugin
-from tusd.plugin import Lease, UploadId, UploadInfo
+from tusd.plugin import Lease, State, UploadId, UploadInfo
 
 from . import sidecar
-from .disk import READ_PIECE, Directory, copy_piece, in_thread
+from .disk import READ_PIECE, Directory, copy_piece, fsync, in_thread
 
 Fsync = Literal["never", "finish", "append"]
 
@@ -112,22 +112,36 @@ class FileUpload(plugin.Upload, plugin.Terminable, plugin.Concatenable, plugin.A
         fd = os.open(self._data, os.O_WRONLY)
         try:
             try:
-                await body.write_to(fd, self.info.offset)
+                try:
+                    await body.write_to(fd, self.info.offset)
+                except (OSError, plugin.LeaseLost):  # after which the client is told an offset; after a cancellation it is not
+                    if not body.whole:
+                        await self._sync(fd)
+                    raise
                 if body.whole:
                     await self._settle(body, fd)
-                elif self._store.fsync == "append":
-                    await in_thread(partial(os.fsync, fd))
+                else:
+                    await self._sync(fd)
             finally:
                 self._measure(fd)
         finally:
             os.close(fd)
 
+    async def _sync(self, fd: int) -> None:
+        """Let the bytes survive a power cut, if they have to before they are told of. What cannot be synced is cut away."""
+        if self._store.fsync == "append":
+            try:
+                await in_thread(partial(os.fsync, fd))
+            except OSError:
+                self._cut(fd)
+                raise
+
     async def _settle(self, body: plugin.Body, fd: int) -> None:
         """All of the body counts from here on, or nothing of it. What ends an append before this leaves it to `repair`."""
         if not await body.intact():
             self._cut(fd)
-        elif self._store.fsync == "append":
-            await in_thread(partial(os.fsync, fd))
+        else:
+            await self._sync(fd)
         await self._remember(self.info, mark=None)
 
     def _measure(self, fd: int) -> None:
@@ -167,11 +181,7 @@ class FileUpload(plugin.Upload, plugin.Terminable, plugin.Concatenable, plugin.A
             raise self._failure("terminate", error) from error
 
     def _remove(self) -> None:
-        path = self.info.storage["InfoPath"]
-        self._store.directory.remove_file(self._data)
-        with suppress(FileNotFoundError):
-            os.unlink(path + ".tmp")
-        self._store.directory.remove_file(path)
+        self._store.directory.remove_pair(self.info.storage["InfoPath"], self._data)
 
     async def concatenate(self, parts: Sequence[UploadInfo]) -> None:
         """Copy in the kernel where it can. Goes on where a crash left it: parts never change."""
@@ -207,8 +217,24 @@ class FileUpload(plugin.Upload, plugin.Terminable, plugin.Concatenable, plugin.A
 
     async def repair(self) -> None:
         """Take away the mark that a body left which did not end in order, and the bytes behind it."""
-        if self._mark is None:
-            return
+        if self._mark is not None:
+            await self._cut_back()
+            await self._remember(self.info, mark=None)
+
+    async def opened(self) -> None:
+        """`repair` as far as it goes: bytes are cut away, but with no room for a new `.info` file the mark waits for the next append.
+
+        With `fsync: append` what is there is synced before anybody is told of it: a holder that died may not have done that."""
+        if self._mark is not None:
+            await self._cut_back()
+            with suppress(plugin.StorageFull, plugin.StorageUnavailable):  # logged; it hides nothing but what was cut away
+                await self._remember(self.info, mark=None)
+        try:
+            await self._store.sync_bytes(self.info)
+        except OSError as error:
+            raise self._failure("sync", error) from error
+
+    async def _cut_back(self) -> None:
         self._check_lease()
         try:
             fd = os.open(self._data, os.O_WRONLY)
@@ -220,7 +246,6 @@ class FileUpload(plugin.Upload, plugin.Terminable, plugin.Concatenable, plugin.A
                 os.close(fd)
         except OSError as error:
             raise self._failure("repair", error) from error
-        await self._remember(self.info, mark=None)
 
     def _cut(self, fd: int) -> None:
         if os.fstat(fd).st_size > self.info.offset:
@@ -265,24 +290,22 @@ class FileStore(plugin.DataStore, plugin.Readable, plugin.Listable):
         self.directory = Directory(os.path.realpath(options.directory), options.dir_mode, options.file_mode)
 
     async def create(self, info: UploadInfo, lease: Lease | None) -> plugin.Upload:
-        """Two exclusive creations. `info.storage["Path"]`, from a hook, is relative to the directory or inside it."""
+        """Exclusive: who makes the file of bytes has the upload. An `.info` file that a crash left without one is taken over.
+
+        `info.storage["Path"]`, from a hook, is relative to the directory or inside it."""
         info_path, chosen = self.info_path(info.id), info.storage.get("Path")
         data_path = self._chosen_path(chosen) if chosen else self._id_path(info.id)
         info = replace(info, storage=_storage(data_path, info_path)).at(0)
         if lease is not None:
             lease.check()
-        made: list[str] = []
         try:
-            for path, text in ((info_path, sidecar.encode(info)), (data_path, b"")):
-                self.directory.new_file(path, text)
-                made.append(path)
+            names = partial(self._names, info.id)
+            self.directory.new_pair(info_path, sidecar.encode(info), data_path, usual=not chosen, names=names)
             if self.fsync == "append":
-                await in_thread(partial(self.directory.sync, *made))
+                await self._sync_new(data_path, info_path)
         except OSError as error:
-            for path in reversed(made):
-                self.directory.remove_file(path)
             if isinstance(error, FileExistsError | NotADirectoryError):
-                if chosen and made:
+                if chosen and error.filename == data_path:
                     raise plugin.HookError("pre-create: storage.Path is taken; choose a path where nothing is yet") from error
                 raise plugin.UploadExists() from error
             if error.errno == errno.ENAMETOOLONG:
@@ -290,15 +313,39 @@ class FileStore(plugin.DataStore, plugin.Readable, plugin.Listable):
             raise self.failure("create", info.id, error) from error
         return FileUpload(self, info, None, lease)
 
+    def _names(self, upload_id: UploadId, text: bytes) -> str:
+        """Which file of bytes an `.info` file names. `ValueError` when it is damaged."""
+        if not text.strip(b"\0"):
+            return self._id_path(upload_id)
+        return self.data_path(sidecar.decode(upload_id, text, 0).info)
+
+    async def _sync_new(self, data_path: str, info_path: str) -> None:
+        try:
+            await in_thread(partial(self.directory.sync, data_path, info_path))
+        except OSError:
+            self.directory.remove_pair(info_path, data_path)
+            raise
+
     async def info(self, upload_id: UploadId) -> UploadInfo:
         """As of one moment: read between two looks at which `.info` file there is."""
-        return self._load(upload_id).info
+        info = self._load(upload_id).info
+        if info.state is State.COMPLETE:  # what the engine tells clients without opening it
+            try:
+                await self.sync_bytes(info)
+            except OSError as error:
+                raise self.failure("sync", upload_id, error) from error
+        return info
+
+    async def sync_bytes(self, info: UploadInfo) -> None:
+        """With `fsync: append`, see to it that the bytes which `info` tells of survive a power cut; unless it tells of that too."""
+        if self.fsync == "append" and not (info.explicit and info.state is State.COMPLETE):
+            await in_thread(partial(fsync, info.storage["Path"]))
 
     async def open(self, upload_id: UploadId, lease: Lease) -> plugin.Upload:
         """Cuts away what a dead process wrote and had not verified."""
         found = self._load(upload_id)
         upload = FileUpload(self, found.info, found.mark, lease)
-        await upload.repair()
+        await upload.opened()
         return upload
 
     async def check(self) -> None:
@@ -398,10 +445,10 @@ class FileStore(plugin.DataStore, plugin.Readable, plugin.Listable):
             os.stat(self._id_path(upload_id))  # an upload that never came to be has no file of bytes
             if not text.strip(b"\0"):
                 raise FileNotFoundError(errno.ENOENT, "the .info file is empty") from error
-            self.logger.error("upload %.8s: its .info file is damaged: %s", upload_id, error)
-            raise plugin.StorageUnavailable(
-                f"what is remembered of upload {upload_id} is damaged; restore {upload_id}.info from a backup, or remove the upload"
-            ) from error
+            self.logger.error(
+                "upload %.8s: its .info file is damaged: %s; restore it from a backup, or remove both its files", upload_id, error
+            )
+            raise plugin.StorageUnavailable() from error
         path = self.data_path(found.info)
         storage = _storage(path, self.info_path(upload_id))
         if found.info.storage != storage:
