@@ -18,7 +18,9 @@ _SEGMENT_SIZE = 240
 _RESERVED = (".info", ".part", ".lock", ".tmp")
 """Suffixes of what stores keep beside an upload."""
 _HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?", re.ASCII)
-_FORWARDED = re.compile(r"""([\w!#$%&'*+.^`|~-]+)=("(?:[^"\\]|\\.)*"|[^",;\s]+)""", re.ASCII)
+_FORWARDED = re.compile(r'(?:[^",;]+|"(?:[^"\\]|\\.)*"?)+', re.DOTALL)
+"""What stands between commas and semicolons outside of quotes. Nothing in it can fail to match what follows, so it never goes back and
+the time it takes grows with the text only."""
 
 
 def checked_id(text: str) -> UploadId:
@@ -83,7 +85,8 @@ class Origins:
         proxies a server has several. Raises `InvalidConcat` for a URL that is not below this server's base path,
         `UploadNotFound` for one below it that cannot be an upload."""
         try:
-            scheme, host, path, _, _ = urlsplit(url)
+            # urlsplit would normalize a host of other characters first, for seconds when they are combining ones
+            scheme, host, path, _, _ = urlsplit(url if url.isascii() else "")
         except ValueError:
             scheme = host = path = ""
         if not (scheme or host or path.startswith("/")):
@@ -134,9 +137,16 @@ def _forwarded(head: Head, scheme: str, host: str | None) -> tuple[str, str | No
     """`Forwarded` (RFC 7239) wins over X-Forwarded-*; of several values the first, which is the client's side, counts."""
     proto = (head.headers.get("X-Forwarded-Proto") or "").partition(",")[0].strip().lower()
     name = (head.headers.get("X-Forwarded-Host") or "").partition(",")[0].strip()
-    for key, value in reversed(_FORWARDED.findall(head.headers.get("Forwarded") or "")):
-        if key.lower() == "host":
-            name = value.strip('"')
-        elif key.lower() == "proto":
-            proto = value.strip('"').lower()
+    found: dict[str, str] = {}
+    for pair in _FORWARDED.findall(head.headers.get("Forwarded") or ""):
+        key, _, value = pair.partition("=")
+        found.setdefault(key.strip().lower(), _unquoted(value.strip()))
+    name, proto = found.get("host") or name, (found.get("proto") or proto).lower()
     return (proto if proto in ("http", "https") else scheme), (name or host)
+
+
+def _unquoted(value: str) -> str:
+    """A parameter's value without its quotes; empty for one that has another quote, such as one that never ends."""
+    if len(value) > 1 and value[0] == value[-1] == '"':
+        return value[1:-1]
+    return "" if '"' in value else value
