@@ -13,7 +13,7 @@
     |-- BodyError                 the body ended badly; what arrived is kept
     |   `-- UnexpectedEof  ReadTimeout
     |-- Refused                   an operator's hook said no
-    |   `-- UploadRejected  TerminationRejected  UploadStopped
+    |   `-- UploadRejected  TerminationRejected
     |-- Full                      no room
     |   `-- StorageFull  QuotaExceeded
     |-- TryLater                  temporary: the same request may succeed soon
@@ -36,7 +36,7 @@ from .model import Answer, UploadInfo
 
 
 class TusError(Exception):
-    """A failure that has an answer. `str(error)` is safe to show to a client."""
+    """A failure that has an answer. `str(error)` is safe to show to a client, except for an `InternalError`."""
 
     code: ClassVar[str] = "ERR_INTERNAL_SERVER_ERROR"
     status: ClassVar[int] = 500
@@ -181,7 +181,7 @@ class OriginNotAllowed(RequestError):
 
 
 class NotSupported(RequestError):
-    """An extension that is switched off, or that the store cannot do."""
+    """An extension that is switched off or that the store cannot do, or a transfer coding other than `chunked`."""
 
     code = "ERR_NOT_IMPLEMENTED"
     status = 501
@@ -321,15 +321,8 @@ class TerminationRejected(Refused):
     message = "upload termination has been rejected by server"
 
 
-class UploadStopped(Refused):
-    """A hook stopped the upload while it was running."""
-
-    code = "ERR_UPLOAD_STOPPED"
-    message = "upload has been stopped by server"
-
-
 class Full(TusError):
-    """No room. 507 (RFC 4918 section 11.5)."""
+    """No room. 507 (RFC 4918 section 11.5); HEAD answers 423, because room may be made."""
 
     status = 507
 
@@ -428,7 +421,7 @@ class LeaseLost(TryLater):
 
 
 class InternalError(TusError):
-    """A bug or an outage; its text stays in the log."""
+    """A bug or an outage. Its text stays in the log; clients get `message` and the id under which the log has it."""
 
 
 class HookError(InternalError):

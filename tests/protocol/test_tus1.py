@@ -557,7 +557,8 @@ def test_every_refusal(kind: type[TusError], method: str) -> None:
     response = TUS.refuse(request, made(kind))
     found = fields(response.headers)
     check_sendable(response.headers)
-    assert response.status == (423 if kind.temporary and method == "HEAD" else kind.status)
+    may_pass = kind.temporary or issubclass(kind, errors.Full)
+    assert response.status == (423 if may_pass and method == "HEAD" else kind.status)
     assert response.body == f"{kind.code}: {kind.message}\n".encode()
     assert found["Tus-Resumable"] == "1.0.0"
     assert found["Content-Type"] == "text/plain; charset=utf-8"
@@ -578,6 +579,20 @@ def test_temporary_failures_of_a_head_never_make_a_client_start_over() -> None:
 @pytest.mark.parametrize("kind", all_errors(errors.TryLater))
 def test_temporary(kind: type[TusError]) -> None:
     assert TUS.refuse(HEAD, made(kind)).status == 423
+
+
+@pytest.mark.parametrize("kind", [errors.StorageFull, errors.QuotaExceeded])
+def test_room_may_be_made(kind: type[TusError]) -> None:
+    """A client that asks for the offset while there is no room must not begin again at byte 0."""
+    for request in (HEAD, head("POST", UPLOAD, {"X-HTTP-Method-Override": "HEAD"})):
+        assert TUS.refuse(request, made(kind)).status == 423
+    assert TUS.refuse(PATCH, made(kind)).status == 507
+
+
+@pytest.mark.parametrize("kind", [errors.InternalError, *all_errors(errors.InternalError)])
+def test_what_happened_inside_is_not_told(kind: type[TusError]) -> None:
+    response = TUS.refuse(PATCH, kind("cannot reach http://internal:9/secret?token=1"))
+    assert response.body == f"{kind.code}: {kind.message}\n".encode()
 
 
 @pytest.mark.parametrize(("seconds", "told"), [(None, "1"), (0, "1"), (0.2, "1"), (1.2, "2"), (30, "30"), (86400.0, "86400")])

@@ -8,6 +8,8 @@ from typing import assert_never
 from ..errors import (
     AmbiguousUploadLength,
     ConcatenationUnsupported,
+    Full,
+    InternalError,
     InvalidContentType,
     InvalidOffset,
     InvalidUploadLength,
@@ -215,11 +217,14 @@ class Tus1:
     # --- refusing
 
     def refuse(self, head: Head, error: TusError) -> Response:
-        """The answer to a request that failed: `CODE: message` as text.
+        """The answer to a request that failed: `CODE: message` as text; what an `InternalError` says is for the log only.
 
-        A HEAD that fails for a time only answers 423: clients take any other failure for a reason to start over."""
+        A HEAD answers 423 to what may pass, and what is temporary or full may: clients take any other failure for a reason to
+        start over."""
         method = _method(head)
-        status = 423 if error.temporary and method == "HEAD" else error.status
+        may_pass = error.temporary or isinstance(error, Full)
+        status = 423 if may_pass and method == "HEAD" else error.status
+        message = error.message if isinstance(error, InternalError) else str(error)
         found = [*_common(), ("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")]
         if error.temporary or error.retry_after is not None:
             found.append(("Retry-After", str(max(1, math.ceil(error.retry_after or 1)))))
@@ -236,7 +241,7 @@ class Tus1:
                 pass
         if error.info is not None and method in ("POST", "PATCH"):
             found += self._info_headers(head, error.info, location=method == "POST", offset=True)
-        response = Response(status, found, f"{error.code}: {error}\n".encode("utf-8", "replace"))
+        response = Response(status, found, f"{error.code}: {message}\n".encode("utf-8", "replace"))
         return _merge(response, error.hook)
 
 

@@ -8,9 +8,10 @@ import logging
 
 from aiohttp import web
 
-from ..errors import InvalidRequest
+from ..errors import InternalError, InvalidRequest, TusError
+from ..protocol.messages import Response
 from ..protocol.tus1 import VERSION
-from .reply import ClientGone
+from .reply import ClientGone, last
 
 logger = logging.getLogger("tusd.web")
 
@@ -53,14 +54,16 @@ class Connection(web.RequestHandler):
         """The answer to a request that cannot be parsed. Clients send such things all the time: that is no error of ours."""
         if isinstance(exc, ClientGone):
             raise exc  # aiohttp ends the connection then, and says nothing
-        if status != 400:
-            return super().handle_error(request, status, exc, message)
-        what = (message or "").strip().partition("\n")[0].rstrip(":")
-        logger.info("malformed request: %s", what)
-        error = InvalidRequest(f"the request is malformed: {what}")
-        answer = web.Response(status=400, text=f"{error.code}: {error}\n", headers={"Tus-Resumable": VERSION})
-        answer.force_close()
-        return answer
+        error: TusError
+        if status == 400:
+            what = (message or "").strip().partition("\n")[0].rstrip(":")
+            logger.info("malformed request: %s", what)
+            error = InvalidRequest(f"the request is malformed: {what}")
+        else:
+            super().handle_error(request, status, exc, message)  # it logs, and raises when an answer has begun
+            error = InternalError()
+        headers = [("Tus-Resumable", VERSION), ("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")]
+        return last(Response(status, headers, f"{error.code}: {error}\n".encode("utf-8", "replace")))
 
 
 class Server(web.Server):

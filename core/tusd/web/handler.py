@@ -11,7 +11,7 @@ from aiohttp import web
 from ..engine import Engine, Exchange
 from ..engine.body import Empty
 from ..engine.figures import ERRORS, REQUESTS
-from ..errors import InternalError, OriginNotAllowed, ServerShutdown, TusError
+from ..errors import InternalError, NotSupported, OriginNotAllowed, ServerShutdown, TusError
 from ..metrics import Metrics
 from ..plugin import Routes
 from ..protocol.cors import Cors
@@ -78,17 +78,21 @@ class Handler:
         cors: HeaderList = []
         try:
             cors = self._cors.headers(head)
+            if _recoded(head):
+                raise NotSupported("of the transfer codings only chunked is supported")
             exchange = Exchange(head, self._dialect.read(head), source or Empty())
             async with self._engine(exchange) as outcome:
                 return await send(request, self._dialect.write(head, outcome), cors, close=_closes(head, source))
+        except InternalError as error:
+            return await self._fail(request, head, error, cors, source)
         except TusError as error:
-            if isinstance(error, InternalError | OriginNotAllowed):
+            if isinstance(error, OriginNotAllowed):
                 logger.warning("%s %s: %s", head.method, error.code, error)
             return await self._refuse(request, head, error, cors, source)
         except ClientGone:
             raise
-        except Exception:
-            return await self._fail(request, head, cors, source)
+        except Exception as error:
+            return await self._fail(request, head, error, cors, source)
 
     async def _refuse(
         self, request: web.BaseRequest, head: Head, error: TusError, cors: HeaderList, source: RequestSource | None
@@ -98,13 +102,17 @@ class Handler:
         return await send(request, response, cors, close=_closes(head, source))
 
     async def _fail(
-        self, request: web.BaseRequest, head: Head, cors: HeaderList, source: RequestSource | None
+        self, request: web.BaseRequest, head: Head, error: Exception, cors: HeaderList, source: RequestSource | None
     ) -> web.StreamResponse:
         """A bug or an outage: the log has all of it, the client only the request's id."""
         given = head.headers.get("X-Request-ID") or ""
         request_id = given if _REQUEST_ID.fullmatch(given) else os.urandom(8).hex()
-        logger.exception("%s failed (request id %s)", head.method, request_id)
-        return await self._refuse(request, head, InternalError(), [*cors, ("X-Request-ID", request_id)], source)
+        if isinstance(error, InternalError):  # it knows what is wrong; whoever raised it has logged a bug's traceback
+            logger.warning("%s %s: %s (request id %s)", head.method, error.code, error, request_id)
+        else:
+            logger.error("%s failed (request id %s)", head.method, request_id, exc_info=error)
+            error = InternalError()
+        return await self._refuse(request, head, error, [*cors, ("X-Request-ID", request_id)], source)
 
     async def _outside(self, request: web.BaseRequest, head: Head, source: RequestSource | None) -> web.StreamResponse:
         """What lies outside the upload path: the routes of plugins."""
@@ -118,8 +126,8 @@ class Handler:
         else:
             try:
                 response = await route(head)
-            except Exception:  # a plugin's bug is answered as ours are
-                return await self._fail(request, head, [], source)
+            except Exception as error:  # a plugin's bug is answered as ours are
+                return await self._fail(request, head, error, [], source)
         return await send(request, response, [], close=_closes(head, source))
 
 
@@ -140,6 +148,12 @@ def head_of(request: web.BaseRequest) -> Head:
 
 
 def _closes(head: Head, source: RequestSource | None) -> bool:
-    """Whether the connection ends with this answer: much of the body is still to come, or the client offered another protocol;
-    aiohttp throws away what came in one packet with the end of such a request."""
-    return (source is not None and source.unread) or "Upgrade" in head.headers
+    """Whether the connection ends with this answer: much of the body is still to come, it is not read as it was meant, or the
+    client offered another protocol; aiohttp throws away what came in one packet with the end of such a request."""
+    return (source is not None and source.unread) or _recoded(head) or "Upgrade" in head.headers
+
+
+def _recoded(head: Head) -> bool:
+    """Whether the body has a transfer coding besides `chunked`, which nobody here undoes (RFC 9112 section 6.1)."""
+    codings = head.headers.getall("Transfer-Encoding", [])
+    return bool(codings) and ",".join(codings).strip(" \t").lower() != "chunked"

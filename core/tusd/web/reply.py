@@ -40,10 +40,15 @@ async def send(request: web.BaseRequest, response: Response, extra: HeaderList, 
     return reply
 
 
+def last(response: Response) -> web.StreamResponse:
+    """A small answer after which nothing may follow, also to what could not be read as a request."""
+    return _Reply(response.status, response.headers + _OURS, response.body, close=True)
+
+
 class _Reply(web.StreamResponse):
     """A small answer, written as one piece of bytes: half the work of `web.Response`, for the requests that are most of all.
 
-    Only for a connection whose write buffer is empty, so that waiting for the client is never needed."""
+    For a connection whose write buffer is empty or that ends with it, so that waiting for the client is never needed."""
 
     def __init__(self, status: int, headers: HeaderList, body: bytes, *, close: bool) -> None:
         super().__init__(status=status, reason=_reason(status))
