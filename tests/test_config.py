@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.configs import load_config
 from tusd import yaml_marks
-from tusd.config import Config, PluginEntry, StartErrors, load_config
+from tusd.config import Config, PluginEntry, StartErrors
 from tusd.errors import ConfigError
 from tusd.model import Extension
 from tusd.protocol.cors import Cors
@@ -318,7 +319,14 @@ def test_a_file_that_cannot_be_used(tmp_path: Path, text: str | bytes, expected:
             '3:5 server.cors.alow_origins: unknown option (did you mean "allow_origins"?)',
         ),
         ("logging: {qqq: 1}", "1:11 logging.qqq: unknown option; the options here are format, level, full_upload_ids"),
-        ("server: [1]", "1:1 server: should be a valid dictionary"),
+        ("server: [1]", "1:1 server: must be a mapping of options"),
+        ("server: x", "1:1 server: must be a mapping of options"),
+        ("server: {cors: x}", "1:10 server.cors: must be a mapping of options"),
+        ("server: {allowed_hosts: x}", "1:10 server.allowed_hosts: must be a list"),
+        ('server: {run_directory: "a\\0b"}', "1:25 server.run_directory: holds a NUL character; leave it out"),
+        ('server: {listen: "unix:/a\\0b"}', "1:18 server.listen: holds a NUL character; leave it out"),
+        ('storage: {use: file, directory: "\\0"}', "1:33 storage.directory: holds a NUL character; leave it out"),
+        ('server: {run_directory: "${file:a\\0b}"}', "1:25 server.run_directory: holds a NUL character; leave it out"),
         ("server: {workers: 0}", "1:10 server.workers: not a number of processes; write 1, 2, 3 ... or auto"),
         ("server: {workers: many}", "1:10 server.workers: not a number of processes; write 1, 2, 3 ... or auto"),
         ("server: {workers: true}", "1:10 server.workers: not a number of processes; write 1, 2, 3 ... or auto"),

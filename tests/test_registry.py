@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.configs import load_config
 from tusd import plugin, registry
-from tusd.config import Config, StartErrors, load_config
+from tusd.config import Config, StartErrors
 from tusd.errors import PluginError
 from tusd.options import MASK, shown
 from tusd.registry import Backends, Loaded, Registry

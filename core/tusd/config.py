@@ -183,7 +183,7 @@ class ServerSection(Section):
     keepalive_timeout: Duration = 75
     """How long an idle connection stays open."""
     shutdown_timeout: Duration = 10
-    """How long running requests have to end when the server stops; then they are interrupted and their bytes kept."""
+    """How long running requests have to end when the server stops. Appends do not wait for it: they are interrupted at once, and their bytes kept."""
     run_directory: Path = Path("./run")
     """For files that workers share while the server runs."""
     max_header_size: Annotated[Size, Field(ge=1024)] = 64 * 1024
@@ -323,16 +323,9 @@ class Config:
 # --- loading
 
 
-def load_config(path: Path | None) -> Config:
-    """Read a configuration file; None: the defaults. Raises `StartErrors`."""
-    config, errors = read_config(path)
-    if errors:
-        raise StartErrors(errors)
-    return config
-
-
 def read_config(path: Path | None) -> tuple[Config, list[ConfigError]]:
-    """As `load_config`, but with the errors beside what can be used in spite of them. Raises `StartErrors` if nothing can."""
+    """Read a configuration file; None: the defaults. What is wrong stands beside what can be used in spite of it, so that the plugins
+    can be looked at, too. Raises `StartErrors` if nothing can."""
     if path is None:
         return Config(), []
     try:

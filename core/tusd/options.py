@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Annotated, Union, get_args, get_origin
 
@@ -14,6 +14,18 @@ from .yaml_marks import OptionPath
 
 MASK = "********"
 """Stands for a secret."""
+
+_SHAPES: Mapping[str, str] = types.MappingProxyType(
+    {
+        "model_type": "a mapping of options",
+        "dict_type": "a mapping",
+        "list_type": "a list",
+        "tuple_type": "a list",
+        "set_type": "a list",
+        "frozen_set_type": "a list",
+    }
+)
+"""pydantic's word for what a value is not -> ours."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -35,6 +47,8 @@ def option_errors(
         elif kind == "extra_forbidden":
             known = _fields(model, path[:-1])
             what = "unknown option" + (did_you_mean(str(path[-1]), known) or _list(known))
+        elif kind in _SHAPES:
+            what = f"must be {_SHAPES[kind]}"
         else:
             what = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
         found.setdefault(path, []).append(what)

@@ -168,11 +168,15 @@ class _Reader:
     def scalar(self, node: ScalarNode, path: OptionPath) -> object:
         text: str = node.value
         plain = not node.style  # None, or with libyaml ""
-        if "${" in text:
+        replaced = "${" in text and "\0" not in text
+        if replaced:
             try:
                 text = self.interpolation.replace(text)
             except InterpolationError as error:
                 return self.refuse(node, path, str(error))
+        if "\0" in text:  # no path, address or header can hold one, and whatever is given it would fail in its own way
+            return self.refuse(node, path, "holds a NUL character; leave it out")
+        if replaced:
             # What was replaced stays text, which a typed option reads as its own type: a password of digits is no number.
             # Only "nothing" is said by the text itself.
             empty = plain and self.loader.resolve(ScalarNode, text, (True, False)) == "tag:yaml.org,2002:null"

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 from pydantic import BaseModel
+from tests.configs import load_config
 
 from tusd import registry
-from tusd.config import SEAMS, SECTIONS, SINGLE_SEAMS, Config, load_config
+from tusd.config import SEAMS, SECTIONS, SINGLE_SEAMS, Config
 from tusd.registry import PluginListing, Registry
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.yaml"

@@ -9,9 +9,10 @@ from typing import Any, get_args
 import pytest
 import yaml
 from pydantic import BaseModel
+from tests.configs import load_config
 
 from tusd import registry
-from tusd.config import SEAMS, SECTIONS, StartErrors, load_config
+from tusd.config import SEAMS, SECTIONS, StartErrors
 from tusd.plugin import Options
 from tusd.registry.finding import OFFICIAL
 
