@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 PROGRAM = """
-import logging, os, select, signal, sys, time
+import logging, os, select, signal, socket, sys, time
 from pathlib import Path
 from tusd.errors import StartError
 from tusd.server.supervisor import Supervisor
@@ -34,11 +35,16 @@ def work(number, supervisor, ready):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         time.sleep(60)
     select.select([supervisor], [], [])
+    if behaviour == "slow":
+        listener.close()
+        time.sleep(1)
     (directory / f"stopped-{os.getpid()}").touch()
     return 0
 
+listener = socket.create_server(("127.0.0.1", 0))
+(directory / "port").write_text(str(listener.getsockname()[1]))
 supervisor = Supervisor(
-    work, count, shutdown_timeout=float(os.environ.get("PATIENCE", "5")), ready=lambda: print("ready", flush=True)
+    work, count, [listener], shutdown_timeout=float(os.environ.get("PATIENCE", "5")), ready=lambda: print("ready", flush=True)
 )
 sys.exit(supervisor.run())
 """
@@ -151,6 +157,29 @@ def test_a_killed_worker_is_replaced(start: Callable[..., Supervised]) -> None:
     assert status == 0
     assert "worker ended; another takes its place" in said
     assert supervised.stopped_in_order(supervised.pids(1)[1])
+
+
+def test_new_connections_are_refused_while_workers_end(start: Callable[..., Supervised], tmp_path: Path) -> None:
+    supervised = start(2, "slow")
+    until(supervised.all_started)
+    port = int((tmp_path / "port").read_text())
+    socket.create_connection(("127.0.0.1", port)).close()
+    os.kill(supervised.pids(1)[0], signal.SIGKILL)
+    until(lambda: len(supervised.pids(1)) == 2)
+    socket.create_connection(("127.0.0.1", port)).close()  # it is open for workers that are restarted
+    supervised.process.terminate()
+
+    def refused() -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    until(refused)
+    assert supervised.process.poll() is None
+    assert not supervised.stopped_in_order(supervised.pids(0)[0])
+    assert supervised.end()[0] == 0
 
 
 def test_restarts_back_off(start: Callable[..., Supervised]) -> None:

@@ -76,14 +76,14 @@ def serve(path: Path | None) -> None:
         where = [server.public_url] if server.public_url else urls(sockets, server.base_path)
         ready = partial(_say, f"tusd {__version__}: upload to {' or '.join(where)} ({where_uploads_go(registry)})")
         if server.processes == 1:
-            status = run_worker(config, registry, sockets, ready=ready)
+            status = run_worker(config, registry, sockets, ready=ready, number=0)
         else:
 
             def work(number: int, supervisor: int, ready: Callable[[], None]) -> int:
                 logs.set_up(**log_options, worker=number)
                 return run_worker(config, registry, sockets, ready=ready, number=number, supervisor=supervisor)
 
-            status = Supervisor(work, server.processes, shutdown_timeout=server.shutdown_timeout, ready=ready).run()
+            status = Supervisor(work, server.processes, sockets, shutdown_timeout=server.shutdown_timeout, ready=ready).run()
     sys.exit(status)
 
 

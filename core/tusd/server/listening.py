@@ -15,9 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 from ..errors import StartError
-
-BACKLOG = 1024
-"""Connections that wait for `accept`; the kernel lowers it to its own limit (net.core.somaxconn)."""
+from ..web.app import BACKLOG
 
 _UNIX = "unix:"
 _AF_UNIX = getattr(socket, "AF_UNIX", None)

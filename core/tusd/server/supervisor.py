@@ -1,7 +1,7 @@
 """Several worker processes on the same listening sockets.
 
-The supervisor binds nothing and opens nothing itself: it forks workers, restarts one that dies, and passes a stop on. It never
-serves a request, so it has no event loop: it sleeps in `select` until a signal, a report or a restart is due.
+The supervisor binds nothing and opens nothing itself: it forks workers, restarts one that dies, and passes a stop on. It holds the
+sockets open for workers that are still to start, and closes them when it stops: a new connection would wait in vain. It never serves a request, so it has no event loop: it sleeps in `select` until a signal, a report or a restart is due.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 import os
 import select
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -51,8 +52,11 @@ class _Slot:
 class Supervisor:
     """Runs `count` workers. The first starts alone, so that what is wrong is told once; when it is ready the others follow."""
 
-    def __init__(self, work: Work, count: int, *, shutdown_timeout: float, ready: Callable[[], None]) -> None:
+    def __init__(
+        self, work: Work, count: int, sockets: list[socket.socket], *, shutdown_timeout: float, ready: Callable[[], None]
+    ) -> None:
         self._work = work
+        self._sockets = sockets
         self._shutdown_timeout = shutdown_timeout
         self._announce = ready
         self._slots = [_Slot(number, due=0 if number == 0 else float("inf")) for number in range(count)]
@@ -95,6 +99,8 @@ class Supervisor:
         """Tell the workers to stop: closing the pipe tells them what a supervisor's death would."""
         self._stopping = True
         os.close(self._living)
+        for listener in self._sockets:
+            listener.close()
         self._kill_at = time.monotonic() + self._shutdown_timeout + _PATIENCE
 
     def _kill(self) -> None:

@@ -31,12 +31,12 @@ def run_worker(
     sockets: list[socket.socket],
     *,
     ready: Callable[[], None],
-    number: int = 0,
+    number: int,
     supervisor: int | None = None,
 ) -> int:
     """Serve on `sockets` until SIGTERM, SIGINT or, with a `supervisor`, the end of that pipe; return the exit status.
 
-    `ready` is called once requests are served. Raises `StartError` when a backend cannot be opened.
+    `number` is 0 for the first, or only, worker of the host. `ready` is called once requests are served. Raises `StartError` when a backend cannot be opened.
     """
     with asyncio.Runner(loop_factory=_loop_factory(config.server.loop)) as runner:
         try:

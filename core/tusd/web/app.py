@@ -21,9 +21,8 @@ logger = logging.getLogger("tusd.web")
 _LINGER = 2.0
 """Seconds for which a refused body is read and thrown away, so that its client sees the answer before the connection ends."""
 
-_BACKLOG = 1024
-"""Connections that wait to be accepted; the kernel lowers it to its own limit."""
-
+BACKLOG = 1024
+"""Connections that wait to be accepted; the kernel lowers it to its own limit (net.core.somaxconn)."""
 
 _PAUSE = 0.02
 """Seconds between looks at what is still running while a server stops."""
@@ -93,8 +92,8 @@ async def _close(server: Server, timeout: float) -> None:
 
 async def _listen(loop: asyncio.AbstractEventLoop, server: Server, sock: socket.socket) -> asyncio.Server:
     if sock.family != getattr(socket, "AF_UNIX", None):
-        return await loop.create_server(server, sock=sock, backlog=_BACKLOG)
+        return await loop.create_server(server, sock=sock, backlog=BACKLOG)
     if sys.version_info >= (3, 13) and isinstance(loop, asyncio.SelectorEventLoop):
         # Other workers listen on the same socket, and this loop would remove its file with the first that ends.
-        return await loop.create_unix_server(server, sock=sock, backlog=_BACKLOG, cleanup_socket=False)
-    return await loop.create_unix_server(server, sock=sock, backlog=_BACKLOG)
+        return await loop.create_unix_server(server, sock=sock, backlog=BACKLOG, cleanup_socket=False)
+    return await loop.create_unix_server(server, sock=sock, backlog=BACKLOG)
