@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from tests.configs import load_config
 from tusd import yaml_marks
@@ -330,12 +331,17 @@ def test_a_file_that_cannot_be_used(tmp_path: Path, text: str | bytes, expected:
         ("server: {workers: 0}", "1:10 server.workers: not a number of processes; write 1, 2, 3 ... or auto"),
         ("server: {workers: many}", "1:10 server.workers: not a number of processes; write 1, 2, 3 ... or auto"),
         ("server: {workers: true}", "1:10 server.workers: not a number of processes; write 1, 2, 3 ... or auto"),
-        ("server: {listen: 1080}", "1:10 server.listen: should be a valid string"),
+        ("server: {listen: 1080}", "1:10 server.listen: not an address; write 0.0.0.0:1080"),
         (
             "server: {listen: ':1080'}",
             "1:10 server.listen: not an address; write 0.0.0.0:1080, [::]:1080, or unix:/run/tusd.sock",
         ),
-        ("server: {listen: 'a:70000'}", "1:10 server.listen: not an address; write"),
+        ("server: {listen: 'a:70000'}", "1:10 server.listen: a port is at most 65535"),
+        ("server: {listen: 'unix:///run/t.sock'}", "1:10 server.listen: not an address; write"),
+        ("server: {cors: {allow_origins: '*'}}", "1:17 server.cors.allow_origins: must be a list of regular expressions"),
+        ("server: {cors: {allow_origins: ['*']}}", "1:33 server.cors.allow_origins[0]: not a regular expression: nothing"),
+        ("uploads: {max_size: 0}", "1:11 uploads.max_size: 0 would refuse every upload; leave it out for no limit"),
+        ("uploads: {expire_after: 0s}", "1:11 uploads.expire_after: 0 would refuse every upload"),
         ("server: {listen: '::1:80'}", "1:10 server.listen: not an address; write"),
         ("server: {base_path: 'a b'}", "1:10 server.base_path: not a path; write letters"),
         ("server: {base_path: /a/../b}", "1:10 server.base_path: not a path; write letters"),
@@ -393,3 +399,19 @@ def test_places_fall_back_to_what_is_around() -> None:
     assert places.where(("hooks", 0, "a", "b")) == "c.yaml:2:5"
     assert places.where(("storage",)) == "c.yaml"
     assert dotted(("hooks", 1, "a", 2, "b")) == "hooks[1].a[2].b"
+
+
+@pytest.mark.parametrize("mode", ["664", "775", "1000", "'9'", "'rw'", "true"])
+def test_permissions_that_are_none(tmp_path: Path, mode: str) -> None:
+    """664 without quotes is a decimal number in YAML: permissions of another kind than meant."""
+    from tusd.builtin.file_storage import FileStorage
+
+    with pytest.raises(ValidationError):
+        FileStorage.Options.model_validate({"file_mode": yaml.safe_load(mode)})
+
+
+@pytest.mark.parametrize(("mode", "bits"), [("'0664'", 0o664), ("0664", 0o664), ("'700'", 0o700), ("'0o600'", 0o600)])
+def test_permissions(mode: str, bits: int) -> None:
+    from tusd.builtin.file_storage import FileStorage
+
+    assert FileStorage.Options.model_validate({"file_mode": yaml.safe_load(mode)}).file_mode == bits

@@ -44,10 +44,13 @@ class StartErrors(StartError):
 # --- values
 
 
-def _listen(text: str) -> str:
+def _listen(value: object) -> str:
+    text = value if isinstance(value, str) else ""
     match = re.fullmatch(r"unix:.+|(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>\d{1,5})", text, re.ASCII)
-    if not match or int(match["port"] or 0) > 65535:
+    if not match or text.startswith("unix://"):
         raise ValueError("not an address; write 0.0.0.0:1080, [::]:1080, or unix:/run/tusd.sock")
+    if int(match["port"] or 0) > 65535:
+        raise ValueError("a port is at most 65535")
     return text
 
 
@@ -86,8 +89,20 @@ def _pattern(text: str) -> str:
     try:
         re.compile(text)
     except re.error as error:
-        raise ValueError(f"not a regular expression: {error}") from None
+        raise ValueError(f"not a regular expression: {error}; for any origin write '.*'") from None
     return text
+
+
+def _patterns(value: object) -> object:
+    if isinstance(value, str):
+        raise ValueError("must be a list of regular expressions, such as ['https://example\\.com']; for any origin write ['.*']")
+    return value
+
+
+def _positive(value: float | None) -> float | None:
+    if value == 0:
+        raise ValueError("0 would refuse every upload; leave it out for no limit")
+    return value
 
 
 def _token(text: str) -> str:
@@ -114,7 +129,7 @@ def _once(values: tuple[Extension, ...]) -> tuple[Extension, ...]:
     return tuple(dict.fromkeys(values))
 
 
-Listen = Annotated[str, AfterValidator(_listen)]
+Listen = Annotated[str, BeforeValidator(_listen)]
 BasePath = Annotated[str, AfterValidator(_base_path)]
 PublicUrl = Annotated[str, AfterValidator(_public_url)]
 Network = Annotated[str, AfterValidator(_network)]
@@ -140,7 +155,7 @@ class CorsSection(Section):
 
     enabled: bool = True
     """Answer the CORS requests of browsers at all."""
-    allow_origins: tuple[Pattern, ...] = (".*",)
+    allow_origins: Annotated[tuple[Pattern, ...], BeforeValidator(_patterns)] = (".*",)
     """Regular expressions; one of them has to match the whole `Origin`, such as `https://example\\.com`."""
     allow_credentials: bool = False
     """Let browsers send cookies and client certificates."""
@@ -202,10 +217,10 @@ class ServerSection(Section):
 class UploadsSection(Section):
     """What may be uploaded, and what else clients may do."""
 
-    max_size: Size | None = None
+    max_size: Annotated[Size | None, AfterValidator(_positive)] = None
     """The most bytes that one upload may have. Not set: no limit."""
-    expire_after: Duration | None = None
-    """How long after its last byte an unfinished upload is given up. Not set: never."""
+    expire_after: Annotated[Duration | None, AfterValidator(_positive)] = None
+    """How long after its last byte an unfinished upload is given up: clients are told, and get 404 from then on. Its files stay. Not set: never."""
     extensions: Annotated[tuple[Extension, ...], AfterValidator(_once)] = tuple(Extension)
     """The extensions of tus that are offered, as far as the storage can do them. `[]`: none."""
     downloads: bool = True

@@ -281,11 +281,11 @@ def parse_duration(value: object) -> object:
     return sum(float(n) * _SECONDS[unit] for n, unit in _DURATION.findall(text))
 
 
-def _parse_mode(value: object) -> object:
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        return value
-    text = str(value) if isinstance(value, str) else f"{value:o}"
-    if not re.fullmatch(r"(0o?)?[0-7]{3,4}", text):
+def _parse_mode(value: object) -> int:
+    # YAML reads 0664 as a number in octal, but 664 as one in decimal: no permissions are as large as that.
+    number = f"{value:o}" if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 0o777 else ""
+    text = value if isinstance(value, str) else number
+    if not re.fullmatch(r"(0o?)?[0-7]{1,4}", text):
         raise ValueError('not file permissions; write three octal digits in quotes, such as "0664"')
     return int(text.removeprefix("0o"), 8)
 

@@ -33,7 +33,7 @@ def test_help_names_the_commands(tmp_path: Path) -> None:
 def test_serve_is_the_default_command(tmp_path: Path, arguments: list[str]) -> None:
     with serving(tmp_path, HERE, *arguments) as server:
         assert server.said.startswith(f"tusd {__version__}: upload to http://127.0.0.1:")
-        assert server.said.endswith("/files/ (storage: file in data)\n")
+        assert server.said.endswith(f"/files/ (storage: file in {tmp_path / 'data'})\n")
         assert server.request("OPTIONS", "/files/").status in (200, 204)
 
 

@@ -60,7 +60,7 @@ def serve(path: Path | None) -> None:
     """Serve until SIGTERM or Ctrl-C (the default command)."""
     from ..registry import configure
     from . import logs
-    from .listening import listening, urls
+    from .listening import is_open, listening, urls
 
     config, registry = configure(path)
     server, log_options = config.server, config.logging.model_dump()
@@ -74,7 +74,8 @@ def serve(path: Path | None) -> None:
 
     with listening(server.listen) as sockets:
         where = [server.public_url] if server.public_url else urls(sockets, server.base_path)
-        ready = partial(_say, f"tusd {__version__}: upload to {' or '.join(where)} ({where_uploads_go(registry)})")
+        reach = "every interface; " if is_open(sockets) else ""
+        ready = partial(_say, f"tusd {__version__}: upload to {' or '.join(where)} ({reach}{where_uploads_go(registry)})")
         if server.processes == 1:
             status = run_worker(config, registry, sockets, ready=ready, number=0)
         else:

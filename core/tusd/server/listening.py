@@ -40,6 +40,11 @@ def listening(address: str) -> Iterator[list[socket.socket]]:
         yield sockets
 
 
+def is_open(sockets: list[socket.socket]) -> bool:
+    """Whether other hosts may reach them: one listens on all addresses of this host."""
+    return any(s.family != _AF_UNIX and s.getsockname()[0] in ("0.0.0.0", "::") for s in sockets)
+
+
 def urls(sockets: list[socket.socket], base_path: str) -> list[str]:
     """Where clients on this host find what the sockets serve."""
     found = []

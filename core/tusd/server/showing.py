@@ -24,10 +24,10 @@ def effective(config: Config, registry: Registry) -> dict[str, object]:
 
 
 def where_uploads_go(registry: Registry) -> str:
-    """`storage: file in data`: the first thing that whoever starts a server wants to know."""
+    """`storage: file in /srv/data`: the first thing that whoever starts a server wants to know."""
     loaded = next(loaded for loaded in registry.loaded if loaded.seam == "storage")
     directory = getattr(loaded.options, "directory", None)
-    return f"storage: {loaded.use}" + (f" in {directory}" if directory else "")
+    return f"storage: {loaded.use}" + (f" in {Path(directory).absolute()}" if directory else "")
 
 
 def _mask_files(value: object, written: object) -> object:
