@@ -11,7 +11,7 @@ import re
 import textwrap
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 from urllib.request import urlopen
 
 import pytest
@@ -24,6 +24,7 @@ from tusd.model import Extension
 from tusd.plugin import UploadId, UploadInfo, Worker
 from tusd.registry import FanOut, load, open_one
 from tusd.registry.checking import hookspecs
+from tusd.testing.bodies import FakeBody, FakeLease
 from tusd.testing.server import ServerProcess
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "plugins.md").read_text()
@@ -200,6 +201,18 @@ async def test_the_examples_work(tmp_path: Path, caplog: pytest.LogCaptureFixtur
         await store.create(info(3), None)
         assert store.created == 1
         assert (await store.info(UploadId("a"))).length == 3
+
+
+async def test_the_example_that_counts_bytes(capsys: pytest.CaptureFixture[str]) -> None:
+    from tusd.builtin.memory_storage import MemoryStore
+
+    (code,) = [text for text in listings() if "class CountingUpload" in text]
+    names: dict[str, Any] = {"plugin": plugin}
+    exec(code, names)
+    store = names["CountingStore"](MemoryStore())
+    upload = await store.create(info(3), FakeLease())
+    await upload.append(FakeBody(b"ab"))
+    assert capsys.readouterr().out == "2 bytes\n"
 
 
 def test_the_example_in_a_server(tusd_server: Start, tmp_path: Path) -> None:
