@@ -7,10 +7,11 @@ import os
 import signal
 import socket
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tests.server.running import TUSD, serving, tusd, until
+from tests.server.running import TUSD, Server, serving, tusd, until
 
 
 def config(workers: int = 1, server: str = "", **sections: str) -> str:
@@ -55,6 +56,56 @@ def test_a_stop_interrupts_uploads_and_keeps_their_bytes(tmp_path: Path, loop: s
         assert answer(client).startswith(b"HTTP/1.1 503 ")
         client.close()
     assert offset_after_restart(tmp_path, path) == 600
+
+
+HOOK = '''
+import asyncio
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tusd import plugin
+
+class Thoughtful(plugin.Dispatcher):
+    """Takes its time to allow an upload."""
+
+    events = frozenset({plugin.PreCreate})
+
+    async def dispatch(self, event):
+        Path("asked").touch()
+        await asyncio.sleep(1.5)
+
+class Hooks:
+    """Open it."""
+
+    @plugin.hookimpl
+    @asynccontextmanager
+    async def open_hooks(self):
+        yield Thoughtful()
+'''
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_stop_lets_requests_end_and_takes_no_others(tmp_path: Path, workers: int) -> None:
+    (tmp_path / "hook.py").write_text(HOOK)
+    with serving(tmp_path, config(workers, hooks="[{use: './hook.py:Hooks'}]"), "-c", "tusd.yaml") as server:
+        with ThreadPoolExecutor() as threads:
+            created = threads.submit(server.create, 5)
+            until((tmp_path / "asked").exists)
+            server.process.terminate()
+            until(lambda: refused(server))
+            assert not created.done()
+            assert created.result(15).startswith("/files/")
+        assert server.process.wait(15) == 0
+
+
+def refused(server: Server) -> bool:
+    """Whether a new connection is refused."""
+    try:
+        server.request("OPTIONS", "/files/")
+    except ConnectionRefusedError:
+        return True
+    except ConnectionResetError:
+        pass  # accepted just before the end
+    return False
 
 
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:

@@ -60,6 +60,19 @@ def test_idle_connections_are_closed_and_new_ones_refused(server: Served) -> Non
         server.connect()
 
 
+def test_idle_connections_do_not_wait_for_busy_ones(serve: Serve) -> None:
+    server = serve(dispatchers=[SlowFinish()])
+    path = server.create(5)
+    with server.connect() as busy, server.connect() as idle:
+        assert idle.ask(request("OPTIONS", "/files/")).status == 200
+        busy.send(patch(path, 0, b"hello"))
+        server.wait_for_offset(path, 5)
+        server.begin_stop()
+        assert idle.ended(0.25)
+        assert busy.silent(0)
+        assert busy.answer().status == 204
+
+
 def test_a_request_without_a_body_is_answered(serve: Serve) -> None:
     """A PATCH that has all its bytes and asks a slow hook ends in order."""
     server = serve(dispatchers=[SlowFinish()])

@@ -82,12 +82,21 @@ async def _close(server: Server, timeout: float) -> None:
     server.pre_shutdown()
     deadline = asyncio.get_running_loop().time() + timeout
     # aiohttp has no event for it
-    while any(connection.busy for connection, _ in transports) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+    while _close_idle(server) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
         await asyncio.sleep(_PAUSE)
     await server.shutdown(_PAUSE)
     for _, transport in transports:
         if transport is not None and transport.get_write_buffer_size():
             transport.abort()
+
+
+def _close_idle(server: Server) -> bool:
+    """Close connections on which nothing is asked, also those that were accepted only just now: aiohttp takes no more requests from
+    them, and their clients would wait for those that are still busy. Returns whether any is."""
+    idle = [connection for connection in server.open_connections() if not connection.busy]
+    for connection in idle:
+        connection.force_close()
+    return len(server.open_connections()) > len(idle)
 
 
 async def _listen(loop: asyncio.AbstractEventLoop, server: Server, sock: socket.socket) -> asyncio.Server:
