@@ -137,8 +137,8 @@ class UploadInfo:
     storage: Mapping[str, str] = field(default_factory=dict)
     """Before `create`: what a pre-create hook asked for. Afterwards: where the store keeps it."""
 
-    def at(self, offset: int, modified: datetime | None = None) -> UploadInfo:
-        """The same upload with `offset` bytes stored, and the state that follows from it."""
+    def at(self, offset: int, modified: datetime | None = None, storage: Mapping[str, str] | None = None) -> UploadInfo:
+        """The same upload with `offset` bytes stored, the last at `modified`, in `storage`; and the state that follows from it."""
         state = self.state
         if not self.explicit:
             state = State.COMPLETE if offset == self.length else State.RECEIVING
@@ -155,7 +155,7 @@ class UploadInfo:
             expires=self.expires,
             max_length=self.max_length,
             notes=self.notes,
-            storage=self.storage,
+            storage=self.storage if storage is None else storage,
         )
 
 

@@ -295,7 +295,7 @@ class FileStore(plugin.DataStore, plugin.Readable, plugin.Listable):
         `info.storage["Path"]`, from a hook, is relative to the directory or inside it."""
         info_path, chosen = self.info_path(info.id), info.storage.get("Path")
         data_path = self._chosen_path(chosen) if chosen else self._id_path(info.id)
-        info = replace(info, storage=_storage(data_path, info_path)).at(0)
+        info = info.at(0, storage=_storage(data_path, info_path))
         if lease is not None:
             lease.check()
         try:

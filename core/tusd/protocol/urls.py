@@ -120,7 +120,8 @@ class Origins:
 
     def upload_url(self, head: Head, upload_id: UploadId) -> str:
         """The URL of an upload, for the client that sent this request."""
-        return self.base_url(head) + quote(upload_id, safe="-._~!$'()*+,;=:@/")
+        name = upload_id if upload_id.isascii() and upload_id.isalnum() else quote(upload_id, safe="-._~!$'()*+,;=:@/")
+        return self.base_url(head) + name
 
 
 def _id_in(rest: str) -> UploadId | None:
