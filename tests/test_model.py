@@ -161,3 +161,13 @@ def test_metrics_are_values() -> None:
     metric = Metric("tusd_x_total", "counter", "What it counts.")
     assert metric == Metric("tusd_x_total", "counter", "What it counts.", (), ())
     assert {metric: 1}[metric] == 1
+
+
+def test_saving_keeps_what_an_upload_is_and_how_much_is_there() -> None:
+    kept = UploadInfo(id=UploadId("a"), length=None, concat=Partial(), storage={"Path": "x"}).at(5)
+    told = UploadInfo(id=UploadId("b"), length=5, max_length=9, notes={"k": "v"})
+    now = kept.saved_as(told)
+    assert (now.id, now.concat, now.storage, now.created) == (kept.id, kept.concat, kept.storage, kept.created)
+    assert (now.length, now.max_length, now.notes) == (5, 9, {"k": "v"})
+    assert (now.offset, now.state) == (5, State.COMPLETE)
+    assert kept.saved_as(replace(told, explicit=True)).state is State.RECEIVING

@@ -6,7 +6,7 @@ Nothing here does anything; all of it is frozen, typed and free of imports from 
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
 from typing import Literal, NewType, Protocol
@@ -157,6 +157,11 @@ class UploadInfo:
             notes=self.notes,
             storage=self.storage if storage is None else storage,
         )
+
+    def saved_as(self, info: UploadInfo) -> UploadInfo:
+        """This upload after `Upload.save(info)`: with all that `info` says, but still where and how much it is."""
+        changed = replace(info, id=self.id, concat=self.concat, created=self.created, storage=self.storage)
+        return changed.at(self.offset, self.modified)
 
 
 @dataclass(frozen=True, slots=True)

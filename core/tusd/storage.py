@@ -64,7 +64,8 @@ class Upload(ABC):
 
     @abstractmethod
     async def save(self, info: UploadInfo) -> None:
-        """Replace what is remembered (length, state, explicit, metadata, expires, max_length, notes), atomically. Never the offset."""
+        """Replace what is remembered (length, state, explicit, metadata, expires, max_length, notes), atomically. Never the offset:
+        `self.info = self.info.saved_as(info)`."""
 
     @abstractmethod
     async def finish(self) -> None:

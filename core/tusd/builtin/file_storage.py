@@ -149,17 +149,7 @@ class FileUpload(plugin.Upload, plugin.Terminable, plugin.Concatenable, plugin.A
 
     async def save(self, info: UploadInfo) -> None:
         """A new `.info` file in the place of the old one."""
-        changed = replace(
-            self.info,
-            length=info.length,
-            state=info.state,
-            explicit=info.explicit,
-            metadata=info.metadata,
-            expires=info.expires,
-            max_length=info.max_length,
-            notes=info.notes,
-        )
-        await self._remember(changed.at(self.info.offset), self._mark)
+        await self._remember(self.info.saved_as(info), self._mark)
 
     async def finish(self) -> None:
         """Nothing to do, unless the bytes have to survive a power cut from now on."""

@@ -74,17 +74,7 @@ class MemoryUpload(plugin.Upload, plugin.Terminable, plugin.Concatenable, plugin
     async def save(self, info: UploadInfo) -> None:
         """Replaces what may change."""
         self._check_lease()
-        changed = replace(
-            self.info,
-            length=info.length,
-            state=info.state,
-            explicit=info.explicit,
-            metadata=info.metadata,
-            expires=info.expires,
-            max_length=info.max_length,
-            notes=info.notes,
-        )
-        self._kept.info = changed.at(self.info.offset)
+        self._kept.info = self.info.saved_as(info)
 
     async def finish(self) -> None:
         """Nothing to do."""
