@@ -41,6 +41,7 @@ class Server:
 
     name: str
     command: str
+    workers: int
     pid: int = 0
     port: int = 0
     directory: Path = field(default_factory=Path)
@@ -54,7 +55,7 @@ class Server:
             self.port = probe.getsockname()[1]
         self.directory = Path(tempfile.mkdtemp(prefix="tusd-bench-", dir="/dev/shm"))
         (self.directory / "config.yaml").write_text(
-            f'server: {{listen: "127.0.0.1:{self.port}", run_directory: "{self.directory}/run"}}\n'
+            f'server: {{listen: "127.0.0.1:{self.port}", run_directory: "{self.directory}/run", workers: {self.workers}}}\n'
             f'storage: {{use: file, directory: "{self.directory}/data"}}\nlogging: {{level: warning}}\n'
         )
         words = shlex.split(self.command)
@@ -274,6 +275,7 @@ def main() -> None:
         "--peer", action="append", default=[], metavar="NAME=COMMAND", help="another server to measure beside ours"
     )
     parser.add_argument("--ours", default=f"{sys.executable} -m tusd serve -c {{config}}", help="the command of our server")
+    parser.add_argument("--workers", type=int, default=1, help="server.workers of ours")
     parser.add_argument("--work", default=",".join(WORK), help="which of: %(default)s")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--mib", type=int, default=512, help="size of the large upload")
@@ -281,7 +283,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if not (shutil.which("wrk") and shutil.which("ab")):
         sys.exit("the benchmark needs wrk and ab; Debian and Ubuntu: apt-get install wrk apache2-utils")
-    servers = [Server("tusd", arguments.ours), *(Server(*peer.split("=", 1)) for peer in arguments.peer)]
+    commands = [("tusd", arguments.ours), *(peer.split("=", 1) for peer in arguments.peer)]
+    servers = [Server(name, command, arguments.workers) for name, command in commands]
     figures: dict[str, dict[str, list[float]]] = {server.name: {} for server in servers}
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         source = Path(folder) / "source"
