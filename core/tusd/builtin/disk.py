@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import fcntl
 import os
 import sys
 from collections.abc import Callable
@@ -12,6 +11,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
+
+try:
+    import fcntl
+except ImportError as error:
+    raise ImportError(
+        "file storage needs a Unix system (pwrite, flock); here, write `storage: {use: memory}`, for tests"
+    ) from error
 
 T = TypeVar("T")
 
