@@ -32,7 +32,7 @@ from tusd.protocol.messages import Head
 from tusd.protocol.rules import Policy
 from tusd.protocol.urls import Origins
 from tusd.storage import DataStore
-from tusd.web.app import Site
+from tusd.web.app import Listener, Site
 
 from .raw import Address, Answer, Connection, patch, post, request
 
@@ -222,7 +222,7 @@ class Served:
                 max_header_size=self._max_header_size,
             )
             with contextlib.closing(self._listen()) as listener:
-                await self.site.start([listener])
+                await self.site.start([Listener(listener)])
                 self._ready.set_result(None)
                 await self._stop.wait()
                 await self.site.stop(5 if self._stop_timeout is None else self._stop_timeout)

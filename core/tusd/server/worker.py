@@ -17,7 +17,7 @@ from ..config import Config
 from ..engine import Engine
 from ..errors import StartError
 from ..registry import Backends, Registry
-from ..web.app import Site
+from ..web.app import Listener, Site
 
 logger = logging.getLogger("tusd")
 
@@ -113,7 +113,7 @@ async def _site(
         keepalive_timeout=server.keepalive_timeout,
         max_header_size=server.max_header_size,
     )
-    await site.start(sockets)
+    await site.start([Listener(sock) for sock in sockets])
     try:
         yield
     finally:

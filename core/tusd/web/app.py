@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ..engine import Engine
 from ..metrics import Metrics
@@ -26,6 +29,14 @@ BACKLOG = 1024
 
 _PAUSE = 0.02
 """Seconds between looks at what is still running while a server stops."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A socket that is bound and listens, and what is spoken on it."""
+
+    sock: socket.socket
+    tls: ssl.SSLContext | None = None
 
 
 class Site:
@@ -52,8 +63,8 @@ class Site:
         self._listeners: list[asyncio.Server] = []
         self._server: Server | None = None
 
-    async def start(self, sockets: list[socket.socket]) -> None:
-        """Accept connections on these listening sockets."""
+    async def start(self, listeners: Sequence[Listener]) -> None:
+        """Accept connections on these sockets."""
         loop = asyncio.get_running_loop()
         self._server = Server(
             self._handler,
@@ -64,8 +75,8 @@ class Site:
             max_line_size=self._max_header_size,
             max_field_size=self._max_header_size,
         )
-        for sock in sockets:
-            self._listeners.append(await _listen(loop, self._server, sock))
+        for listener in listeners:
+            self._listeners.append(await _listen(loop, self._server, listener))
 
     async def stop(self, timeout: float) -> None:
         """Stop accepting, make running appends stop with their bytes kept, and wait for the answers, `timeout` seconds at the most."""
@@ -99,10 +110,11 @@ def _close_idle(server: Server) -> bool:
     return len(server.open_connections()) > len(idle)
 
 
-async def _listen(loop: asyncio.AbstractEventLoop, server: Server, sock: socket.socket) -> asyncio.Server:
+async def _listen(loop: asyncio.AbstractEventLoop, server: Server, listener: Listener) -> asyncio.Server:
+    sock, tls = listener.sock, listener.tls
     if sock.family != getattr(socket, "AF_UNIX", None):
-        return await loop.create_server(server, sock=sock, backlog=BACKLOG)
+        return await loop.create_server(server, sock=sock, ssl=tls, backlog=BACKLOG)
     if sys.version_info >= (3, 13) and isinstance(loop, asyncio.SelectorEventLoop):
         # Other workers listen on the same socket, and this loop would remove its file with the first that ends.
-        return await loop.create_unix_server(server, sock=sock, backlog=BACKLOG, cleanup_socket=False)
-    return await loop.create_unix_server(server, sock=sock, backlog=BACKLOG)
+        return await loop.create_unix_server(server, sock=sock, ssl=tls, backlog=BACKLOG, cleanup_socket=False)
+    return await loop.create_unix_server(server, sock=sock, ssl=tls, backlog=BACKLOG)
