@@ -235,6 +235,19 @@ class UploadsSection(Section):
     """How long a request waits for a concatenation; afterwards it goes on in the background."""
 
 
+class ProtocolSection(Section):
+    """What is spoken beside tus 1.0."""
+
+    ietf: bool = True
+    """Speak the IETF's draft of resumable uploads too, at the same URLs, in its interop versions 3 to 8."""
+    informational: Literal["auto", "never"] = "auto"
+    """Send 104 (Upload Resumption Supported) to clients of the draft that ask for it. `never`: behind a proxy that cannot pass it on."""
+    max_append_size: Annotated[Size | None, AfterValidator(_positive)] = None
+    """The most bytes that one request of the draft may carry; clients are told and divide their uploads. Not set: no limit."""
+    min_append_size: Annotated[Size | None, AfterValidator(_positive)] = None
+    """The fewest bytes that a request of the draft may carry, unless it is empty or the last. Not set: no limit."""
+
+
 class LoggingSection(Section):
     """What is written to standard error."""
 
@@ -247,7 +260,7 @@ class LoggingSection(Section):
 
 
 SECTIONS: Mapping[str, type[Section]] = types.MappingProxyType(
-    {"server": ServerSection, "uploads": UploadsSection, "logging": LoggingSection}
+    {"server": ServerSection, "uploads": UploadsSection, "protocol": ProtocolSection, "logging": LoggingSection}
 )
 
 
@@ -278,6 +291,7 @@ class Config:
 
     server: ServerSection = field(default_factory=ServerSection)
     uploads: UploadsSection = field(default_factory=UploadsSection)
+    protocol: ProtocolSection = field(default_factory=ProtocolSection)
     logging: LoggingSection = field(default_factory=LoggingSection)
     storage: PluginEntry = PluginEntry("file", path=("storage",))
     locking: PluginEntry = PluginEntry("file", path=("locking",))
@@ -308,6 +322,9 @@ class Config:
             expire_after=uploads.expire_after,
             lock_timeout=uploads.lock_timeout,
             concatenation_timeout=uploads.concatenation_timeout,
+            ietf=self.protocol.ietf,
+            max_append_size=self.protocol.max_append_size,
+            min_append_size=self.protocol.min_append_size,
         )
 
     def origins(self) -> Origins:

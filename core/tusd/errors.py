@@ -9,7 +9,7 @@
     |   `-- RangeNotSatisfiable  PreconditionFailed
     |-- StateError                the request does not fit the upload as it stands
     |   |-- UploadNotFound  UploadExists  MismatchedOffset  ModifyFinal  UploadNotFinished
-    |   `-- IncompleteUpload  ChecksumMismatch
+    |   `-- IncompleteUpload  ChecksumMismatch  UploadCompleted  DigestMismatch
     |-- BodyError                 the body ended badly; what arrived is kept
     |   `-- UnexpectedEof  ReadTimeout
     |-- Refused                   an operator's hook said no
@@ -43,6 +43,8 @@ class TusError(Exception):
     message: ClassVar[str] = "the server failed; its log has the details under this request's id"
     temporary: ClassVar[bool] = False
     """The same request may succeed later; clients should try again and not start over."""
+    gone: bool = False
+    """The upload was removed because of it."""
 
     def __init__(
         self,
@@ -247,6 +249,11 @@ class MismatchedOffset(StateError):
     code = "ERR_MISMATCHED_OFFSET"
     message = "mismatched offset"
 
+    def __init__(self, message: str | None = None, *, info: UploadInfo | None = None, provided: int | None = None) -> None:
+        super().__init__(message, info=info)
+        self.provided = provided
+        """The offset that the request named."""
+
 
 class ModifyFinal(StateError):
     """A final upload takes no bytes (403, tus 1.0.0, Concatenation)."""
@@ -277,6 +284,23 @@ class ChecksumMismatch(StateError):
     code = "ERR_CHECKSUM_MISMATCH"
     status = 460
     message = "the body does not match its checksum; nothing of it was kept"
+
+
+class UploadCompleted(StateError):
+    """More bytes for an upload that is complete (IETF draft, Upload Append)."""
+
+    code = "ERR_UPLOAD_COMPLETED"
+    status = 400
+    message = "the upload is complete and takes no more bytes"
+
+
+class DigestMismatch(StateError):
+    """All bytes are there and are not what `Repr-Digest` said; the upload was removed (IETF draft, Representation Digests)."""
+
+    code = "ERR_DIGEST_MISMATCH"
+    status = 400
+    message = "the upload does not match its Repr-Digest and was removed"
+    gone = True
 
 
 class BodyError(TusError):

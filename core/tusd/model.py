@@ -27,7 +27,9 @@ class State(StrEnum):
     """Where an upload stands."""
 
     RECEIVING = "receiving"
-    """The client is still sending, whatever offset and length are."""
+    """The client is still sending; when all bytes are there, all has been sent (tus 1.0.0)."""
+    OPEN = "open"
+    """The client is still sending and will say itself when it has sent all, whatever offset and length are (IETF drafts)."""
     FINISHING = "finishing"
     """All has been sent; the store or a pre-finish hook has not agreed yet."""
     COMPLETE = "complete"
@@ -133,7 +135,7 @@ class UploadInfo:
     max_length: int | None = None
     """The most bytes this upload may ever hold, if somebody fixed it."""
     notes: Mapping[str, str] = field(default_factory=dict)
-    """Remarks of limiters and hooks that have to survive a restart."""
+    """Remarks of limiters and hooks that have to survive a restart, and the core's `repr-digest`."""
     storage: Mapping[str, str] = field(default_factory=dict)
     """Before `create`: what a pre-create hook asked for. Afterwards: where the store keeps it."""
 

@@ -7,7 +7,7 @@ it says by inheriting capabilities: `Terminable`, `Concatenable`, `Atomic`; a st
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from typing import ClassVar, Protocol
 
@@ -34,10 +34,11 @@ class Body(Protocol):
         """Pieces of any size, none empty. The lease has been checked just before each is handed out."""
         ...
 
-    async def write_to(self, fd: int, offset: int) -> int:
+    async def write_to(self, fd: int, offset: int, written: Callable[[int], None] | None = None) -> int:
         """Write all of it to an open file from `offset` on, the fastest way there is, checking the lease before each write.
 
-        Returns the number of bytes written. Raises `OSError` as `os.pwrite` does; what was written before it stays."""
+        `written(n)` is called from time to time: all before the file's offset `n` is written. A store to which this makes bytes safe
+        passes `body.saved`, if its file's offsets are the upload's. Returns the number of bytes written. Raises `OSError` as `os.pwrite` does; what was written before it stays."""
         ...
 
     async def intact(self) -> bool:

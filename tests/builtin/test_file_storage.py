@@ -520,7 +520,7 @@ class TestAppend:
     @pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
     async def test_a_full_disk_keeps_what_fitted(self, store: FileStore, reason: int) -> None:
         class Full(FakeBody):
-            async def write_to(self, fd: int, offset: int) -> int:
+            async def write_to(self, fd: int, offset: int, written: Callable[[int], None] | None = None) -> int:
                 os.pwrite(fd, self.data[:3], offset)
                 raise OSError(reason, os.strerror(reason))
 
@@ -534,7 +534,7 @@ class TestAppend:
 
     async def test_another_failure_keeps_what_was_written(self, store: FileStore, directory: Path) -> None:
         class Broken(FakeBody):
-            async def write_to(self, fd: int, offset: int) -> int:
+            async def write_to(self, fd: int, offset: int, written: Callable[[int], None] | None = None) -> int:
                 os.pwrite(fd, self.data[:3], offset)
                 raise OSError(errno.EIO, "Input/output error", str(directory))
 
@@ -850,7 +850,7 @@ class TestFsync:
     @pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EIO])
     async def test_what_fitted_is_synced_before_it_is_told(self, directory: Path, calls: list[str], reason: int) -> None:
         class Full(FakeBody):
-            async def write_to(self, fd: int, offset: int) -> int:
+            async def write_to(self, fd: int, offset: int, written: Callable[[int], None] | None = None) -> int:
                 os.pwrite(fd, self.data[:3], offset)
                 raise OSError(reason, os.strerror(reason))
 

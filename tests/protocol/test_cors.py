@@ -50,7 +50,7 @@ def test_preflight() -> None:
     assert found["Access-Control-Allow-Origin"] == "https://app.example"
     assert found["Vary"] == "Origin"
     assert found["Access-Control-Max-Age"] == "86400"
-    assert {"POST", "HEAD", "PATCH", "OPTIONS", "GET", "DELETE"} == set(split(found["Access-Control-Allow-Methods"]))
+    assert {"POST", "PUT", "HEAD", "PATCH", "OPTIONS", "GET", "DELETE"} == set(split(found["Access-Control-Allow-Methods"]))
     assert set(CLIENTS_SEND) <= set(split(found["Access-Control-Allow-Headers"]))
     assert set(CLIENTS_READ) <= set(split(found["Access-Control-Expose-Headers"]))
     assert "Access-Control-Allow-Credentials" not in found

@@ -113,7 +113,8 @@ class FileUpload(plugin.Upload, plugin.Terminable, plugin.Concatenable, plugin.A
         try:
             try:
                 try:
-                    await body.write_to(fd, self.info.offset)
+                    safe = None if body.whole or self._store.fsync == "append" else body.saved
+                    await body.write_to(fd, self.info.offset, safe)
                 except (OSError, plugin.LeaseLost):  # after which the client is told an offset; after a cancellation it is not
                     if not body.whole:
                         await self._sync(fd)

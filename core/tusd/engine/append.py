@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ..errors import ChecksumMismatch, UploadInterrupted, UploadSizeExceeded
-from ..hooks import HookResponse, PreFinish
+from ..errors import ChecksumMismatch, InvalidUploadLength, TusError, UploadInterrupted, UploadSizeExceeded
+from ..hooks import HookResponse
 from ..limiting import Allowance
 from ..locking import Lease
 from ..model import State
-from ..protocol.messages import Append, Appended, BodyPlan
-from ..protocol.rules import plan_append
+from ..protocol import digests
+from ..protocol.messages import Append, Appended, Create, Progress
+from ..protocol.rules import plan_append, starting_state
 from ..storage import Upload
 from .body import AppendBody
-from .complete import all_sent, complete, complete_again
+from .complete import all_sent, asks, complete, complete_again, remove
 from .context import Context, Exchange, bind, telling
 from .figures import BYTES_RECEIVED
 
@@ -38,28 +39,49 @@ async def append(context: Context, exchange: Exchange, request: Append, allowanc
                 if all_sent(upload.info):
                     answer = await complete_again(context, upload, exchange.head)
                 return Appended(upload.info, answer)
-            if context.announcer.wants(PreFinish) and not upload.info.explicit:
-                # It was created when nobody had to agree; from now on all bytes being there must not pass for agreement.
-                await upload.save(replace(upload.info, explicit=True))
+            await _begin(context, upload, request)
             if plan.length is not None:
                 await _declare(context, upload, plan.length)
-            answer = await receive(context, exchange, upload, request.body, plan.room, lease, allowances)
+            answer = await receive(context, exchange, upload, request, plan.room, lease, allowances)
             return Appended(upload.info, answer)
+
+
+async def _begin(context: Context, upload: Upload, request: Append) -> None:
+    """Remember what this request changes of the upload before any of its bytes: from here on all bytes being there must not pass for
+    more than this client means by it."""
+    info, notes = upload.info, upload.info.notes
+    if request.digest is not None and request.completes:
+        notes = {**notes, digests.KEY: request.digest}
+    state, explicit = starting_state(request.completes, request.body.size, asks=asks(context, notes))
+    if request.completes and info.state is State.OPEN:
+        state = State.OPEN  # what is saved at the end tells it
+    explicit = explicit or info.explicit
+    if (state, explicit) != (info.state, info.explicit) or notes is not info.notes:
+        await upload.save(replace(info, state=state, explicit=explicit, notes=notes))
 
 
 async def receive(
     context: Context,
     exchange: Exchange,
     upload: Upload,
-    plan: BodyPlan,
+    request: Append | Create,
     room: int,
     lease: Lease,
     allowances: Sequence[Allowance],
 ) -> HookResponse | None:
     """Append the request's body, then finish the upload if all is there; only then raise what was wrong with the body."""
-    pacing = [allowance for limiter, allowance in zip(context.limiters, allowances, strict=True) if limiter.paces]
-    body = AppendBody(exchange.source, plan, room, lease, pacing)
+    plan = request.body
+    assert plan is not None
     before = upload.info.offset
+    body = AppendBody(
+        exchange.source,
+        plan,
+        room if plan.limit is None else min(room, plan.limit),
+        lease,
+        [allowance for limiter, allowance in zip(context.limiters, allowances, strict=True) if limiter.paces],
+        digest=noted[0] if before == 0 and (noted := digests.noted(upload.info)) else None,
+        progress=_teller(exchange),
+    )
     if plan.size != 0 or body.whole:
         try:
             await upload.append(body)
@@ -68,12 +90,36 @@ async def receive(
     failure = body.failure
     if failure is None and body.whole and not await body.intact():
         failure = ChecksumMismatch()
+    if failure is None and request.completes:
+        failure = _not_the_end(upload)
     answer: HookResponse | None = None
-    if upload.info.offset == upload.info.length:
-        answer = await complete(context, upload, exchange.head)
+    if _ends(request.completes, upload, failure):
+        answer = await complete(context, upload, exchange.head, body.digest if before == 0 else None)
     if failure is not None:
+        if isinstance(failure, UploadSizeExceeded) and request.completes is not None and upload.info.offset == upload.info.length:
+            await remove(context, upload)  # longer than its client said: nobody may go on (IETF draft, Upload Append)
+            failure.gone = True
         raise failure
     return answer
+
+
+def _teller(exchange: Exchange) -> Callable[[int], None] | None:
+    """Tells the client how its body gets on."""
+    interim = exchange.interim
+    return None if interim is None else lambda offset: interim(Progress(offset))
+
+
+def _not_the_end(upload: Upload) -> TusError | None:
+    """What is wrong with a body that came to its end, which should be the upload's."""
+    info = upload.info
+    if info.length is None or info.offset == info.length:
+        return None
+    return InvalidUploadLength(f"the upload ends after {info.offset} bytes, but its length was said to be {info.length}")
+
+
+def _ends(completes: bool | None, upload: Upload, failure: TusError | None) -> bool:
+    """Whether the client has sent all: in tus 1.0 when all bytes are there, otherwise when it says so."""
+    return upload.info.offset == upload.info.length if completes is None else completes and failure is None
 
 
 async def _declare(context: Context, upload: Upload, length: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
 from ..errors import TusError, UploadSizeExceeded
@@ -84,11 +84,26 @@ def new_hash(algorithm: Algorithm) -> _Hash:
 class AppendBody:
     """A `storage.Body`: `room` bytes of a source at the most."""
 
-    def __init__(self, source: Source, plan: BodyPlan, room: int, lease: Lease, allowances: Sequence[Allowance] = ()) -> None:
+    def __init__(
+        self,
+        source: Source,
+        plan: BodyPlan,
+        room: int,
+        lease: Lease,
+        allowances: Sequence[Allowance] = (),
+        *,
+        digest: Algorithm | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
         self.whole = plan.checksum is not None
         self._source = source
         self._checksum = plan.checksum
+        self._keeps_cut = plan.keeps_cut
         self._hash = new_hash(plan.checksum.algorithm) if plan.checksum else None
+        self._digest = new_hash(digest) if digest else None
+        self._progress = progress
+        self._written: Callable[[int], None] | None = None
+        self._offset = 0
         self._room = room
         self._size = plan.size
         self._got = 0
@@ -117,22 +132,29 @@ class AppendBody:
             del piece  # not kept while the next one is waited for: a stalled upload costs little memory
         await self._end()
 
-    async def write_to(self, fd: int, offset: int) -> int:
+    @property
+    def digest(self) -> bytes | None:
+        """The digest of what was handed out, in the algorithm asked for."""
+        return self._digest.digest() if self._digest else None
+
+    async def write_to(self, fd: int, offset: int, written: Callable[[int], None] | None = None) -> int:
+        self._written, self._offset = (written, offset) if self._progress is not None else (None, offset)
         if self._allowances:
             return await self._write_pieces(fd, offset)
-        written = await self._source.write_to(fd, offset, self._room, self._seen)
+        size = await self._source.write_to(fd, offset, self._room, self._seen)
         await self._end()
-        return written
+        return size
 
     async def intact(self) -> bool:
         if not self._ended:
             await self._end()
         if self.failure is not None:
-            return False
+            return self._keeps_cut
         return self._checksum is None or self._hash is None or self._hash.digest() == self._checksum.digest
 
     def saved(self, offset: int) -> None:
-        """Nobody follows the progress of a body yet."""
+        if self._progress is not None:
+            self._progress(offset)
 
     async def _write_pieces(self, fd: int, offset: int) -> int:
         at = offset
@@ -147,6 +169,10 @@ class AppendBody:
         self._lease.check()
         if self._hash is not None:
             self._hash.update(piece)
+        if self._digest is not None:
+            self._digest.update(piece)
+        if self._written is not None and self._got:  # a piece is shown when the one before it is written
+            self._written(self._offset + self._got)
         self._got += len(piece)
 
     async def _end(self) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import cast
 
-from ..errors import FinishPending, InternalError, TusError, UploadRejected
+from ..errors import DigestMismatch, FinishPending, InternalError, TusError, UploadRejected
 from ..hooks import HookResponse, PostFinish, PreFinish
 from ..model import Partial, State, UploadInfo
-from ..protocol.messages import Head
-from ..storage import Terminable, Upload
+from ..protocol import digests
+from ..protocol.messages import Algorithm, Checksum, Head
+from ..storage import Readable, Terminable, Upload
+from .body import new_hash
 from .context import Context
 from .figures import UPLOADS_FINISHED
 
@@ -22,28 +25,36 @@ def all_sent(info: UploadInfo) -> bool:
     return info.state is State.FINISHING or (info.state is State.RECEIVING and info.offset == info.length)
 
 
-async def complete(context: Context, upload: Upload, head: Head) -> HookResponse | None:
+def asks(context: Context, notes: Mapping[str, str]) -> bool:
+    """Whether an upload of which all was sent is not complete yet: a hook has to agree, or its digest is to be computed."""
+    return context.announcer.wants(PreFinish) or digests.KEY in notes
+
+
+async def complete(context: Context, upload: Upload, head: Head, digest: bytes | None = None) -> HookResponse | None:
     """Finish an upload whose bytes are all there, under its lock. A crash or failure in between repeats it, never skips it.
 
-    The states are saved only where offset and length would not tell them (`explicit`). Returns pre-finish's answer. Raises
-    `UploadRejected` when pre-finish refuses, and then the upload is gone; any other error leaves it FINISHING.
+    The states are saved only where offset and length would not tell them (`explicit`). `digest` is the upload's, in the algorithm that
+    is noted, if it is known already. Returns pre-finish's answer. Raises `UploadRejected` when pre-finish refuses, `DigestMismatch`
+    when the bytes are not what was promised, and then the upload is gone; any other error leaves it FINISHING.
     """
-    asks = context.announcer.wants(PreFinish)
-    if asks or upload.info.explicit:
+    if upload.info.explicit or upload.info.length is None or asks(context, upload.info.notes):
         await _save_finishing(upload)
     try:
         await upload.finish()
     except BaseException:  # also when the request is cancelled: all bytes being there must not pass for agreement
         await _save_finishing(upload)
         raise
+    notes = upload.info.notes
+    if (noted := digests.noted(upload.info)) is not None:
+        notes = await _verified(context, upload, *noted, digest)
     answer: HookResponse | None = None
-    if asks:
+    if context.announcer.wants(PreFinish):
         answer = await context.announcer.ask(PreFinish(upload=upload.info, head=head))
         if answer is not None and answer.reject:
             await remove(context, upload)
             raise UploadRejected(hook=answer)
     if upload.info.explicit:
-        await upload.save(replace(upload.info, state=State.COMPLETE))
+        await upload.save(replace(upload.info, state=State.COMPLETE, notes=notes))
     context.metrics.add(UPLOADS_FINISHED)
     if isinstance(upload.info.concat, Partial):
         context.completed.ring(upload.info.id)
@@ -53,15 +64,38 @@ async def complete(context: Context, upload: Upload, head: Head) -> HookResponse
 
 
 async def _save_finishing(upload: Upload) -> None:
-    if not upload.info.explicit or upload.info.state is not State.FINISHING:
-        await upload.save(replace(upload.info, explicit=True, state=State.FINISHING))
+    info = upload.info
+    finishing = replace(info, explicit=True, state=State.FINISHING, length=info.offset if info.length is None else info.length)
+    if finishing != info:
+        await upload.save(finishing)
+
+
+async def _verified(
+    context: Context, upload: Upload, algorithm: Algorithm, promised: bytes | None, digest: bytes | None
+) -> Mapping[str, str]:
+    """Compare the digest of all bytes with the one that was promised. Returns the notes, of which it is one from then on."""
+    notes = dict(upload.info.notes)
+    if digest is None and Readable not in context.store.capabilities:
+        logger.warning("Repr-Digest was not verified: this store cannot read what it keeps", extra={"upload": upload.info.id})
+        del notes[digests.KEY]
+        return notes
+    if digest is None:
+        running = new_hash(algorithm)
+        async for piece in cast(Readable, context.store).read(upload.info, 0, upload.info.offset):
+            running.update(piece)
+        digest = running.digest()
+    if promised is not None and digest != promised:
+        await remove(context, upload)
+        raise DigestMismatch()
+    notes[digests.KEY] = digests.promise(Checksum(algorithm, digest))
+    return notes
 
 
 async def complete_again(context: Context, upload: Upload, head: Head) -> HookResponse | None:
-    """Try to finish once more what an earlier request could not. Raises `FinishPending`, `UploadRejected`."""
+    """Try to finish once more what an earlier request could not. Raises `FinishPending`, `UploadRejected`, `DigestMismatch`."""
     try:
         return await complete(context, upload, head)
-    except UploadRejected:
+    except (UploadRejected, DigestMismatch):
         raise
     except (TusError, OSError) as error:
         logger.warning("an upload could not be finished: %s", error, extra={"upload": upload.info.id})

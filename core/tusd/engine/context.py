@@ -14,7 +14,7 @@ from ..limiting import Allowance, Limiter
 from ..locking import Lease, Locker
 from ..metrics import Metrics
 from ..model import UploadId, UploadInfo, utcnow
-from ..protocol.messages import Head, Request
+from ..protocol.messages import Head, News, Request
 from ..protocol.rules import Policy, check_alive
 from ..storage import DataStore, Upload
 from .announce import Announcer
@@ -30,6 +30,8 @@ class Exchange:
     request: Request
     source: Source = field(default_factory=Empty)
     """Its body, unread."""
+    interim: Callable[[News], None] | None = None
+    """Tells the client news while its request goes on; never waits. None: nobody listens."""
 
 
 class _Hold:
@@ -174,5 +176,5 @@ class telling:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        if isinstance(error, TusError) and error.info is None and not isinstance(error, Refused):
+        if isinstance(error, TusError) and error.info is None and not error.gone and not isinstance(error, Refused):
             error.info = self._upload.info

@@ -9,7 +9,7 @@ from functools import cached_property
 from ..errors import OriginNotAllowed
 from .messages import Head, HeaderList
 
-METHODS = ("POST", "HEAD", "PATCH", "OPTIONS", "GET", "DELETE")
+METHODS = ("POST", "PUT", "HEAD", "PATCH", "OPTIONS", "GET", "DELETE")
 ALLOW_HEADERS = (
     "Authorization",
     "Content-Type",
@@ -27,6 +27,10 @@ ALLOW_HEADERS = (
     "Upload-Incomplete",
     "Upload-Complete",
     "Upload-Draft-Interop-Version",
+    "Content-Disposition",
+    "Content-Digest",
+    "Repr-Digest",
+    "Want-Repr-Digest",
 )
 EXPOSE_HEADERS = (
     "Location",
@@ -40,6 +44,7 @@ EXPOSE_HEADERS = (
     "Upload-Complete",
     "Upload-Limit",
     "Upload-Draft-Interop-Version",
+    "Repr-Digest",
     "Tus-Version",
     "Tus-Resumable",
     "Tus-Max-Size",

@@ -7,7 +7,8 @@ import binascii
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from email.utils import format_datetime, parsedate_to_datetime
+from email.message import Message
+from email.utils import collapse_rfc2231_value, format_datetime, parsedate_to_datetime
 from typing import get_args
 from urllib.parse import quote
 
@@ -19,6 +20,7 @@ OFFSET_OCTET_STREAM = "application/offset+octet-stream"
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 _DIGEST_SIZES: Mapping[Algorithm, int] = {"md5": 16, "sha1": 20, "sha256": 32, "sha512": 64, "crc32": 4}
 MAX_NUMBER = 2**63 - 1
+_DISPOSITION_SIZE = 4096
 _NUMBER = re.compile(r"[0-9]{1,19}", re.ASCII)
 _METADATA_KEY = re.compile(r"[\x21-\x2b\x2d-\x7e]+")
 _SENDABLE = re.compile(r"[\t\x20-\x7e]+")
@@ -156,6 +158,22 @@ def content_disposition(metadata: Metadata, media_type: str) -> str:
         if metadata.get(key):
             return f"{kind}; {_filename(metadata[key].decode('utf-8', 'replace'))}"
     return kind
+
+
+def parse_filename(disposition: str) -> str | None:
+    """The file name in a `Content-Disposition` (RFC 6266): `filename*` wins over `filename`. None: there is none, or the header is
+    longer than any with a name that a file system takes (and the library needs time with the square of its length)."""
+    if len(disposition) > _DISPOSITION_SIZE:
+        return None
+    message = Message()
+    message["Content-Disposition"] = disposition
+    plain = None
+    for name, value in message.get_params([], "Content-Disposition")[1:]:
+        if name.lower() == "filename" and isinstance(value, tuple):
+            return collapse_rfc2231_value(value)
+        if name.lower() == "filename":
+            plain = value
+    return plain
 
 
 def _filename(name: str) -> str:

@@ -58,6 +58,10 @@ class BodyPlan:
     size: int | None
     """Content-Length; None for chunked transfer encoding."""
     checksum: Checksum | None = None
+    keeps_cut: bool = False
+    """Of a body with a checksum that was cut off, what arrived counts, though nothing can be said of it."""
+    limit: int | None = None
+    """The most bytes that it may have, whatever else has room."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +72,10 @@ class Create:
     metadata: Metadata = field(default_factory=Metadata)
     concat: Partial | Final | None = None
     body: BodyPlan | None = None
+    completes: bool | None = None
+    """Whether the client has sent all with this body; None: when the offset reaches the length."""
+    digest: str | None = None
+    """A note about the digest of the whole upload; see `protocol.digests`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +87,10 @@ class Append:
     body: BodyPlan
     length: int | None = None
     """A length declared now, for an upload whose length was deferred."""
+    completes: bool | None = None
+    """As in `Create`."""
+    digest: str | None = None
+    """As in `Create`; it replaces what an earlier request said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +180,24 @@ class Discovered:
 
 Outcome = Created | Appended | Inspected | Reading | Terminated | Discovered
 
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """News: the upload exists now, and its body is still to come."""
+
+    info: UploadInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """News: every byte before `offset` is safe."""
+
+    offset: int
+
+
+News = Announced | Progress
+"""What happens before the outcome."""
+
 HeaderList = list[tuple[str, str]]
 
 
@@ -192,3 +222,11 @@ class Dialect(Protocol):
     def write(self, head: Head, outcome: Outcome) -> Response: ...
 
     def refuse(self, head: Head, error: TusError) -> Response: ...
+
+    def tells(self, head: Head) -> bool:
+        """Whether this request's client hears news."""
+        ...
+
+    def interim(self, head: Head, news: News) -> HeaderList:
+        """The headers of a 104 (Upload Resumption Supported) that tells news."""
+        ...

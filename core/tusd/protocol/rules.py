@@ -16,6 +16,7 @@ from ..errors import (
     NotSupported,
     PreconditionFailed,
     RangeNotSatisfiable,
+    UploadCompleted,
     UploadNotFinished,
     UploadNotFound,
     UploadSizeExceeded,
@@ -51,6 +52,12 @@ class Policy:
     """Seconds to wait for another request to let go."""
     concatenation_timeout: float = 10
     """Seconds to wait for a concatenation before answering that it goes on."""
+    ietf: bool = True
+    """The IETF's draft is spoken beside tus 1.0."""
+    max_append_size: int | None = None
+    """The most bytes that one request of the IETF's draft may carry."""
+    min_append_size: int | None = None
+    """The fewest bytes of such a request, unless it completes the upload."""
 
     def has(self, extension: Extension) -> bool:
         """Whether an extension is on, and those that it cannot be without."""
@@ -96,7 +103,9 @@ def plan_append(append: Append, info: UploadInfo, policy: Policy) -> AppendPlan:
     if isinstance(info.concat, Final):
         raise ModifyFinal(info=info)
     if append.offset != info.offset:
-        raise MismatchedOffset(info=info)
+        raise MismatchedOffset(info=info, provided=append.offset)
+    if info.state is State.COMPLETE and append.completes is not None and not (append.completes and append.body.size == 0):
+        raise UploadCompleted(info=info)
     _check_checksum(append, policy)
     declared = _declared(append, info, policy)
     length = declared if declared is not None else info.length
@@ -136,6 +145,16 @@ def check_body(body: BodyPlan | None, length: int | None, info: UploadInfo | Non
     check_length(body.size, info, policy)
     if length is not None and body.size > length:
         raise UploadSizeExceeded()
+
+
+def starting_state(completes: bool | None, size: int | None, *, asks: bool) -> tuple[State, bool]:
+    """The state in which an upload receives a body of `size` bytes, and whether it has to be saved (`explicit`).
+
+    Who says that it `completes` the upload, with a size that is known, means what tus 1.0 always means: all bytes are there, all has
+    been sent. Otherwise bytes alone prove nothing. `asks`: nor do they when somebody has to agree."""
+    if completes is False or (completes is True and size is None):
+        return State.OPEN, True
+    return State.RECEIVING, asks
 
 
 def body_limit(info: UploadInfo, length: int | None, policy: Policy) -> int:
@@ -186,7 +205,7 @@ def etag(info: UploadInfo) -> str | None:
 
 def plan_read(read: Read, info: UploadInfo, policy: Policy) -> ReadPlan:
     """Which bytes a GET gets (RFC 9110 sections 13.2.2 and 14). FINISHING uploads are never served: a scan may be running."""
-    if info.state is State.FINISHING or (info.state is State.RECEIVING and not policy.unfinished_downloads):
+    if info.state is State.FINISHING or (info.state is not State.COMPLETE and not policy.unfinished_downloads):
         raise IncompleteUpload(info=info)
     if info.explicit and info.state is State.RECEIVING and info.offset == info.length:
         raise IncompleteUpload(info=info)

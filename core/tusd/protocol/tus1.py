@@ -21,8 +21,10 @@ from ..errors import (
     TusError,
     UnsupportedVersion,
 )
-from ..model import Answer, Extension, Final, Partial, State, UploadId, UploadInfo
+from ..model import Extension, Final, Partial, State, UploadId, UploadInfo
 from . import headers as h
+from .common import body_size, merged, method_meant
+from .ietf import limits
 from .messages import (
     Append,
     Appended,
@@ -35,6 +37,7 @@ from .messages import (
     HeaderList,
     Inspect,
     Inspected,
+    News,
     Outcome,
     Read,
     Reading,
@@ -47,10 +50,6 @@ from .rules import Policy, etag, expiry
 from .urls import Origins
 
 VERSION = "1.0.0"
-_RESERVED = ("upload-", "tus-", "access-control-")
-_RESERVED_NAMES = frozenset(
-    "location content-length transfer-encoding connection keep-alive upgrade trailer te date server x-content-type-options".split()
-)
 
 
 class Tus1:
@@ -72,7 +71,7 @@ class Tus1:
     def read(self, head: Head) -> Request:
         """What a request asks for. Raises `RequestError`, `UploadNotFound`."""
         h.single(head.headers, "X-HTTP-Method-Override")  # two of them may be read in two ways
-        method = _method(head)
+        method = method_meant(head)
         if method == "OPTIONS":
             return Discover()
         version = h.single(head.headers, "Tus-Resumable")
@@ -101,7 +100,7 @@ class Tus1:
         concat = self._concat(head)
         content_type = head.headers.get("Content-Type")
         has_body = h.is_offset_octet_stream(content_type)
-        if not has_body and _body_size(head) != 0:
+        if not has_body and body_size(head) != 0:
             raise InvalidContentType()
         deferred = h.single(head.headers, "Upload-Defer-Length")
         if deferred is not None and deferred != "1":
@@ -146,16 +145,16 @@ class Tus1:
         match outcome:
             case Created(info, appended, answer):
                 found = self._info_headers(head, info, location=True, offset=appended)
-                return _merge(Response(201, _common() + found), answer)
+                return merged(Response(201, _common() + found), answer)
             case Appended(info, answer):
                 found = self._info_headers(head, info, location=False, offset=True)
-                return _merge(Response(204, _common() + found), answer)
+                return merged(Response(204, _common() + found), answer)
             case Inspected(info):
                 return Response(200, self._inspected(head, info))
             case Reading():
                 return self._reading(outcome)
             case Terminated(answer):
-                return _merge(Response(204, _common()), answer)
+                return merged(Response(204, _common()), answer)
             case Discovered(extensions, max_size):
                 return self._discovered(extensions, max_size)
             case _:
@@ -212,7 +211,19 @@ class Tus1:
             found.append(("Tus-Max-Size", str(max_size)))
         if Extension.CHECKSUM in extensions:
             found.append(("Tus-Checksum-Algorithm", ",".join(h.ALGORITHMS)))
+        if self.policy.ietf:
+            found.append(("Upload-Limit", limits(self.policy)))
         return Response(200, found)
+
+    # --- news
+
+    def tells(self, head: Head) -> bool:
+        """Clients of tus 1.0 hear no news."""
+        return False
+
+    def interim(self, head: Head, news: News) -> HeaderList:
+        """There are none."""
+        return []
 
     # --- refusing
 
@@ -221,7 +232,7 @@ class Tus1:
 
         A HEAD answers 423 to what may pass, and what is temporary or full may: clients take any other failure for a reason to
         start over."""
-        method = _method(head)
+        method = method_meant(head)
         may_pass = error.temporary or isinstance(error, Full)
         status = 423 if may_pass and method == "HEAD" else error.status
         message = error.message if isinstance(error, InternalError) else str(error)
@@ -242,17 +253,11 @@ class Tus1:
         if error.info is not None and method in ("POST", "PATCH"):
             found += self._info_headers(head, error.info, location=method == "POST", offset=True)
         response = Response(status, found, f"{error.code}: {message}\n".encode("utf-8", "replace"))
-        return _merge(response, error.hook)
+        return merged(response, error.hook)
 
 
 def _common() -> HeaderList:
     return [("Tus-Resumable", VERSION)]
-
-
-def _method(head: Head) -> str:
-    """What the client means; X-HTTP-Method-Override counts in a POST only, because a GET must stay safe (RFC 9110 section 9.2.1)."""
-    override = head.headers.get("X-HTTP-Method-Override") if head.method == "POST" else None
-    return head.method if override is None else override.strip(" \t").upper()
 
 
 def _length(head: Head) -> int | None:
@@ -265,16 +270,9 @@ def _length(head: Head) -> int | None:
     return length
 
 
-def _body_size(head: Head) -> int | None:
-    """Content-Length; 0 without a body; None for chunked transfer encoding."""
-    if "Transfer-Encoding" in head.headers:
-        return None
-    return h.parse_number(head.headers.get("Content-Length") or "0")
-
-
 def _body(head: Head) -> BodyPlan:
     text = h.single(head.headers, "Upload-Checksum")
-    return BodyPlan(_body_size(head), None if text is None else h.parse_checksum(text))
+    return BodyPlan(body_size(head), None if text is None else h.parse_checksum(text))
 
 
 def _read(head: Head, upload_id: UploadId) -> Read:
@@ -288,25 +286,3 @@ def _read(head: Head, upload_id: UploadId) -> Read:
         if_modified_since=get("If-Modified-Since"),
         if_unmodified_since=get("If-Unmodified-Since"),
     )
-
-
-def _merge(response: Response, answer: Answer | None) -> Response:
-    """Let a hook's answer change the response, except for the headers that are the protocol's own."""
-    if answer is None:
-        return response
-    given = {
-        name: value
-        for name, value in answer.headers.items()
-        if name.lower() not in _RESERVED_NAMES and not name.lower().startswith(_RESERVED)
-    }
-    replaced = {name.lower() for name in given}
-    response.headers = [(n, v) for n, v in response.headers if n.lower() not in replaced] + list(given.items())
-    if answer.status:
-        response.status = answer.status
-    if answer.body:
-        response.body = answer.body.encode("utf-8", "replace")
-        if not any(name.lower() == "content-type" for name, _ in response.headers):
-            response.headers.append(("Content-Type", "text/plain; charset=utf-8"))
-        if response.status == 204 and not answer.status:
-            response.status = 200  # a 204 has no body
-    return response

@@ -112,6 +112,7 @@ async def _site(
         read_timeout=server.read_timeout,
         keepalive_timeout=server.keepalive_timeout,
         max_header_size=server.max_header_size,
+        informational=config.protocol.informational == "auto",
     )
     await site.start([Listener(sock) for sock in sockets])
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from ..errors import LeaseLost
 
@@ -71,15 +71,17 @@ class FakeBody:
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self._pieces()
 
-    async def write_to(self, fd: int, offset: int) -> int:
-        written = 0
+    async def write_to(self, fd: int, offset: int, written: Callable[[int], None] | None = None) -> int:
+        done = 0
         async for piece in self._pieces():
+            if written is not None:
+                written(offset + done)
             rest = memoryview(piece)
             while rest:
-                n = os.pwrite(fd, rest, offset + written)
-                written += n
+                n = os.pwrite(fd, rest, offset + done)
+                done += n
                 rest = rest[n:]
-        return written
+        return done
 
     async def intact(self) -> bool:
         assert self._ended, "the store asked body.intact() before it had read the body to its end"

@@ -14,7 +14,7 @@ from ..engine import Engine
 from ..metrics import Metrics
 from ..plugin import Routes
 from ..protocol.cors import Cors
-from ..protocol.tus1 import Tus1
+from ..protocol.dialects import Dialects
 from ..protocol.urls import Origins
 from .connection import Server
 from .handler import Handler
@@ -53,10 +53,11 @@ class Site:
         read_timeout: float,
         keepalive_timeout: float,
         max_header_size: int,
+        informational: bool = True,
     ) -> None:
-        dialect = Tus1(engine.policy, origins)
+        dialects = Dialects(engine.policy, origins, informational=informational)
         self._handler = Handler(
-            engine, dialect, origins=origins, cors=cors, routes=routes, metrics=metrics, read_timeout=read_timeout
+            engine, dialects, origins=origins, cors=cors, routes=routes, metrics=metrics, read_timeout=read_timeout
         )
         self._keepalive_timeout = keepalive_timeout
         self._max_header_size = max_header_size

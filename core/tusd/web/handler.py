@@ -15,14 +15,16 @@ from ..errors import InternalError, NotSupported, OriginNotAllowed, ServerShutdo
 from ..metrics import Metrics
 from ..plugin import Routes
 from ..protocol.cors import Cors
-from ..protocol.messages import Dialect, Head, HeaderList, Response
+from ..protocol.dialects import Dialects
+from ..protocol.messages import Head, HeaderList, Response
 from ..protocol.urls import Origins
 from .body import BUFFER_SIZE, RequestSource
+from .interim import Interim
 from .reply import ClientGone, send
 
 logger = logging.getLogger("tusd.web")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
-_METHODS = frozenset(("GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS"))
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 
 
 class Handler:
@@ -31,7 +33,7 @@ class Handler:
     def __init__(
         self,
         engine: Engine,
-        dialect: Dialect,
+        dialects: Dialects,
         *,
         origins: Origins,
         cors: Cors,
@@ -40,7 +42,7 @@ class Handler:
         read_timeout: float,
     ) -> None:
         self._engine = engine
-        self._dialect = dialect
+        self._dialects = dialects
         self._origins = origins
         self._cors = cors
         self._routes = routes
@@ -75,14 +77,16 @@ class Handler:
         if not self._origins.holds(head.path):
             return await self._outside(request, head, source)
         self._metrics.add(REQUESTS, labels=(head.method if head.method in _METHODS else "other",))
+        dialect = self._dialects.of(head)
         cors: HeaderList = []
         try:
             cors = self._cors.headers(head)
             if _recoded(head):
                 raise NotSupported("of the transfer codings only chunked is supported")
-            exchange = Exchange(head, self._dialect.read(head), source or Empty())
+            interim = Interim(request, dialect, head) if source is not None and dialect.tells(head) else None
+            exchange = Exchange(head, dialect.read(head), source or Empty(), interim)
             async with self._engine(exchange) as outcome:
-                return await send(request, self._dialect.write(head, outcome), cors, close=_closes(head, source))
+                return await send(request, dialect.write(head, outcome), cors, close=_closes(head, source))
         except InternalError as error:
             return await self._fail(request, head, error, cors, source)
         except TusError as error:
@@ -97,7 +101,7 @@ class Handler:
     async def _refuse(
         self, request: web.BaseRequest, head: Head, error: TusError, cors: HeaderList, source: RequestSource | None
     ) -> web.StreamResponse:
-        response = self._dialect.refuse(head, error)
+        response = self._dialects.of(head).refuse(head, error)
         self._metrics.add(ERRORS, labels=(str(response.status), error.code))
         return await send(request, response, cors, close=_closes(head, source))
 
