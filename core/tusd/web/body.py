@@ -10,7 +10,6 @@ any byte. Only public names of asyncio and aiohttp are used.
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import cast
 
 from aiohttp import web
@@ -18,6 +17,7 @@ from aiohttp import web
 from ..engine.body import Observer
 from ..errors import InvalidRequest, ReadTimeout, TusError, UnexpectedEof
 from .connection import Malformed
+from .writing import Writer
 
 DIRECT_FROM = 256 * 1024
 """A smaller body is mostly in aiohttp's buffer already when its handler starts."""
@@ -33,12 +33,13 @@ class Stopped(Exception):
 class RequestSource:
     """The body of one request. It ends early instead of failing; `failure` says why."""
 
-    def __init__(self, request: web.BaseRequest, buffer: memoryview, timeout: float) -> None:
+    def __init__(self, request: web.BaseRequest, buffer: memoryview, writer: Writer, timeout: float) -> None:
         self.failure: TusError | None = None
         self._request = request
         self._content = request.content
         self.arrived = request.content.is_eof()
         self._buffer = buffer
+        self._writer = writer
         self._timeout = timeout
         self._expects = request.headers.get("Expect", "").lower() == "100-continue"
         self._ended = False
@@ -85,17 +86,25 @@ class RequestSource:
     async def write_to(self, fd: int, offset: int, limit: int, seen: Observer) -> int:
         """Write up to `limit` bytes to a file at `offset`."""
         at, end = offset, offset + limit
-        size = self._request.content_length
-        if size is not None and min(size, limit) >= DIRECT_FROM and "Transfer-Encoding" not in self._request.headers:
-            at = self._write(fd, self._buffered(), at, end, seen)
-            if at < end and self.failure is None and not self._content.is_eof():
+        while at < end:
+            if self._goes_direct(end - at):
                 at = await self._write_direct(fd, at, end, seen)
-            return at - offset
-        while at < end and (piece := await self.read()):
-            self._rest = piece[end - at :]
-            at = self._write(fd, piece, at, end, seen)
-            del piece  # a client that stalls now may stay for long
+            elif piece := await self.read():
+                self._rest = piece[end - at :]
+                view = memoryview(piece)[: end - at]
+                seen(view)
+                at = await self._writer.write(fd, view, at)
+                del piece, view  # a client that stalls now may stay for long
+            else:
+                break
         return at - offset
+
+    def _goes_direct(self, room: int) -> bool:
+        """Whether so much of the body is still to come that lending the connection pays, and the disk takes it at once."""
+        size = self._request.content_length
+        if size is None or self.failure is not None or self._rest or "Transfer-Encoding" in self._request.headers:
+            return False
+        return min(size - self._content.total_bytes, room) >= DIRECT_FROM and not self._writer.slow
 
     def stop(self, error: TusError) -> None:
         """End now, with this failure; a body that has been read to its end stays whole."""
@@ -114,14 +123,6 @@ class RequestSource:
         if isinstance(self._content.exception(), Stopped):
             self._content.set_exception(cast(BaseException, None))
 
-    @staticmethod
-    def _write(fd: int, piece: bytes, at: int, end: int, seen: Observer) -> int:
-        if not piece:
-            return at
-        view = memoryview(piece)[: end - at]
-        seen(view)
-        return write_all(fd, view, at)
-
     def _buffered(self) -> bytes:
         """What aiohttp has of the body already, without waiting for more."""
         self._begin()
@@ -134,6 +135,11 @@ class RequestSource:
             return b""
 
     async def _write_direct(self, fd: int, offset: int, end: int, seen: Observer) -> int:
+        if view := memoryview(self._buffered()):
+            seen(view)
+            offset = self._writer.write_now(fd, view, offset)
+            if self._writer.slow:
+                return offset
         transport = self._request.transport
         if transport is None or self.failure is not None:
             self.failure = self.failure or UnexpectedEof()
@@ -141,7 +147,7 @@ class RequestSource:
         left = cast(int, self._request.content_length) - self._content.total_bytes
         transport.pause_reading()  # so that no byte comes between the two protocols
         self._direct = sink = _DirectWrite(
-            self, self._request, transport, fd, offset, min(left, end - offset), seen, self._buffer
+            self, self._request, transport, self._writer, fd, offset, min(left, end - offset), seen, self._buffer
         )
         transport.resume_reading()
         self._wait()
@@ -196,14 +202,6 @@ class RequestSource:
             self._timer = None
 
 
-def write_all(fd: int, view: memoryview, offset: int) -> int:
-    """`os.pwrite` until all is written; returns the offset behind it. A short write: the disk is nearly full, or a signal came."""
-    while view:
-        n = os.pwrite(fd, view, offset)
-        offset, view = offset + n, view[n:]
-    return offset
-
-
 class _DirectWrite(asyncio.BufferedProtocol):
     """Holds the transport while a body goes from the socket to a file."""
 
@@ -212,6 +210,7 @@ class _DirectWrite(asyncio.BufferedProtocol):
         source: RequestSource,
         request: web.BaseRequest,
         transport: asyncio.Transport,
+        writer: Writer,
         fd: int,
         offset: int,
         left: int,
@@ -226,6 +225,7 @@ class _DirectWrite(asyncio.BufferedProtocol):
         self._aiohttp = request.protocol
         self._content = request.content
         self._transport = transport
+        self._writer = writer
         self._fd = fd
         self._left = left
         self._seen = seen
@@ -240,12 +240,12 @@ class _DirectWrite(asyncio.BufferedProtocol):
         view = self._buffer[:nbytes]
         try:
             self._seen(view)
-            self.offset = write_all(self._fd, view, self.offset)
+            self.offset = self._writer.write_now(self._fd, view, self.offset)
         except Exception as error:  # handed to whoever waits for `done`
             self.error = error
         self._left -= nbytes
         self._source.active()
-        if self.error is not None or not self._left:
+        if self.error is not None or not self._left or self._writer.slow:
             self.finish()
         while nbytes and self._content.exception() is None:
             part = min(nbytes, len(_ZEROS))

@@ -21,6 +21,7 @@ from ..protocol.urls import Origins
 from .body import BUFFER_SIZE, RequestSource
 from .interim import Interim
 from .reply import ClientGone, send
+from .writing import Writer
 
 logger = logging.getLogger("tusd.web")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
@@ -49,13 +50,14 @@ class Handler:
         self._metrics = metrics
         self._read_timeout = read_timeout
         self._buffer = memoryview(bytearray(BUFFER_SIZE))  # filled and written within one callback: one per event loop is enough
+        self._writer = Writer()
         self._sources: set[RequestSource] = set()
         self._draining = False
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """aiohttp's handler. Raises `ClientGone` only."""
         head = head_of(request)
-        source = RequestSource(request, self._buffer, self._read_timeout) if request.body_exists else None
+        source = RequestSource(request, self._buffer, self._writer, self._read_timeout) if request.body_exists else None
         if source is not None:
             self._sources.add(source)
             if self._draining:
