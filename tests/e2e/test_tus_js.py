@@ -7,7 +7,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
@@ -20,10 +20,17 @@ CLIENTS = Path(__file__).parents[1] / "clients"
 Start = Callable[..., ServerProcess]
 
 
+class Place(Protocol):
+    """Somewhere to upload."""
+
+    @property
+    def url(self) -> str: ...
+
+
 class Client:
     """A node process that uploads one file."""
 
-    def __init__(self, server: ServerProcess, file: Path, options: dict[str, Any] | None = None, **job: Any) -> None:
+    def __init__(self, server: Place, file: Path, options: dict[str, Any] | None = None, **job: Any) -> None:
         node = need("node", how="Debian: apt-get install nodejs npm")
         if not (CLIENTS / "node_modules" / "tus-js-client").is_dir():
             need("tus-js-client", how="npm install --prefix tests/clients --no-package-lock")
