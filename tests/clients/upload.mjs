@@ -15,7 +15,10 @@ const options = {
   onError: (error) => { say('error', { message: String(error) }); process.exitCode = 1 },
   onProgress: (sent, total) => say('progress', { sent, total }),
   onUploadUrlAvailable: () => say('url', { url: upload.url }),
-  onSuccess: () => say('success', { url: upload.url }),
+  onSuccess: () => {
+    say('success', { url: upload.url })
+    process.exit() // now and then an idle TLS connection would keep node running until the other side closes it
+  },
   onChunkComplete: async (_size, accepted) => {
     if (job.abortAt && accepted >= job.abortAt) {
       await upload.abort(Boolean(job.terminate))
