@@ -13,7 +13,7 @@ def need(command: str, *, how: str) -> str:
 
     With TUSD_TEST_REQUIRE_ALL=1 (as in .ci/run) a missing command fails the test instead, so that nothing goes untested unseen.
     """
-    found = shutil.which(command)
+    found = shutil.which(command) or shutil.which(command, path="/usr/sbin")  # where Debian keeps servers, for root's PATH only
     if found:
         return found
     message = f"needs {command}: {how}"
