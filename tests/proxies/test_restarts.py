@@ -38,7 +38,7 @@ def interrupted(site: Site, client: Client, outage: float, *, server: bool) -> t
 def test_tus_js_client_goes_on_where_it_was(start: Start, tmp_path: Path, part: str) -> None:
     """Also while its HEAD finds no server."""
     site, file = start(), random_file(tmp_path / "file", 48 * MIB)
-    client = Client(site, file, {"chunkSize": 64 * MIB})
+    client = Client(site, file, {"chunkSize": 64 * MIB, "retryDelays": [0, 100, 300, *[1000] * 20]})
     last, urls = interrupted(site, client, 1, server=part == "server")
     assert last["event"] == "success", last
     assert urls == {last["url"]}, "the client started over"
