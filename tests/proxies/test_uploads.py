@@ -15,9 +15,10 @@ from tests.server.running import until
 from tests.web.raw import chunked, patch, post, request
 
 from tusd.config import UploadsSection
+from tusd.protocol.ietf import INTEROP, NEWEST
 
 from .conftest import MAX_SIZE, Start
-from .proxy import Site
+from .proxy import Nginx, Proxy, Site
 
 
 def curl(*arguments: str) -> str:
@@ -166,6 +167,21 @@ def test_cors_is_the_servers(site: Site, method: str) -> None:
     with site.proxy.connect() as connection:
         answer = connection.ask(request(method, "/files/" if method != "HEAD" else site.create(1), headers))
     assert answer["Access-Control-Allow-Origin"] == "https://app.test"
+
+
+@pytest.mark.parametrize("sent", [0, 5], ids=["later", "at once"])
+def test_clients_of_the_draft_get_every_answer(site: Site, kind: type[Proxy], sent: int) -> None:
+    """nginx cannot pass on informational responses, so there must be none."""
+    creation = request("POST", "/files/", {INTEROP: NEWEST.number, "Upload-Complete": "?1"}, b"hello", tus=False)
+    head, body = creation[:-5], creation[-5:]
+    with site.proxy.connect() as connection:
+        for _ in range(2):
+            connection.send(head + body[:sent])
+            statuses = [] if kind is Nginx else [connection.answer().status]
+            connection.send(body[sent:])
+            while not statuses or statuses[-1] < 200:
+                statuses.append(connection.answer().status)
+            assert statuses == ([201] if kind is Nginx else [104, 201])
 
 
 # --- downloads
