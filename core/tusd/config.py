@@ -105,6 +105,12 @@ def _positive(value: float | None) -> float | None:
     return value
 
 
+def _some(value: float | None) -> float | None:
+    if value == 0:
+        raise ValueError("0 is no limit; leave it out instead")
+    return value
+
+
 def _token(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", text):  # RFC 9110 section 5.6.2
         raise ValueError("not the name of a header or method")
@@ -195,6 +201,12 @@ class ServerSection(Section):
     """Processes that share the socket; `auto`: one for each CPU."""
     read_timeout: Annotated[Duration, Field(gt=0)] = 60
     """How long to wait for the next bytes of a body. What arrived is kept."""
+    min_transfer_rate: Annotated[Size | None, AfterValidator(_some)] = None
+    """The fewest bytes a second that a body may bring, on average over `read_timeout`. Only waiting for the client counts. What arrived is kept. Not set: any."""
+    write_timeout: Annotated[Duration, Field(gt=0)] = 60
+    """How long a client may take nothing of its answer, such as a download, before the connection is ended."""
+    header_timeout: Annotated[Duration, Field(gt=0)] = 30
+    """How long a client may take to send the head of a request, counted from its first byte; for the first one from the connection's beginning."""
     keepalive_timeout: Duration = 75
     """How long an idle connection stays open."""
     shutdown_timeout: Duration = 10
@@ -203,6 +215,12 @@ class ServerSection(Section):
     """For files that workers share while the server runs."""
     max_header_size: Annotated[Size, Field(ge=1024)] = 64 * 1024
     """The most that one header line may hold."""
+    max_headers: Annotated[int, Field(ge=32, le=10_000)] = 128
+    """The most header lines that a request may have."""
+    max_head_size: Annotated[Size, Field(ge=4096)] = 256 * 1024
+    """The most that the head of a request may hold in all; one that arrives in one piece may be that piece longer."""
+    max_connections: Annotated[int | None, Field(ge=1)] = None
+    """The most connections at once, shared out evenly over the workers. Requests on others are answered 503 (HEAD: 423). Not set: any number."""
     loop: Literal["auto", "uvloop", "asyncio"] = "auto"
     """The event loop; `auto`: uvloop where it is installed."""
     cors: CorsSection = CorsSection()
@@ -212,6 +230,11 @@ class ServerSection(Section):
     def processes(self) -> int:
         """`workers` as a number."""
         return (os.cpu_count() or 1) if self.workers == "auto" else self.workers
+
+    @property
+    def connections_each(self) -> int | None:
+        """Each process's share of `max_connections`, rounded up."""
+        return None if self.max_connections is None else -(-self.max_connections // self.processes)
 
 
 class UploadsSection(Section):

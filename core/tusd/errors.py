@@ -18,7 +18,7 @@
     |   `-- StorageFull  QuotaExceeded
     |-- TryLater                  temporary: the same request may succeed soon
     |   |-- UploadLocked  UploadInterrupted  FinishPending  ServerShutdown  TooManyRequests
-    |   `-- StorageUnavailable  LockUnavailable  LeaseLost
+    |   `-- TooManyConnections  StorageUnavailable  LockUnavailable  LeaseLost
     `-- InternalError             a bug or an outage; its text stays in the log
         `-- HookError
     StartError                    only before the server runs; the command line prints it and exits with 2
@@ -317,7 +317,7 @@ class UnexpectedEof(BodyError):
 
 
 class ReadTimeout(BodyError):
-    """No byte came for `server.read_timeout`. 503: clients try again after a 5xx, after a 408 they give up."""
+    """No byte came for `server.read_timeout`, or fewer than `server.min_transfer_rate`. 503: clients try again after a 5xx, after a 408 they give up."""
 
     code = "ERR_READ_TIMEOUT"
     status = 503
@@ -421,6 +421,13 @@ class TooManyRequests(TryLater):
     code = "ERR_TOO_MANY_REQUESTS"
     status = 429
     message = "too many requests; try again later"
+
+
+class TooManyConnections(TryLater):
+    """`server.max_connections` are open already; this one ends with the answer."""
+
+    code = "ERR_TOO_MANY_CONNECTIONS"
+    message = "the server has too many connections; try again later"
 
 
 class StorageUnavailable(TryLater):

@@ -61,7 +61,13 @@ def kind(model: type[BaseModel], name: str) -> str:
             return word
     if "Literal" in about:
         return ", ".join(f"`{value}`" for value in get_args(field.annotation))
-    for sign, word in (("bool", "`true`, `false`"), ("_parse_mode", "permissions"), ("Path", "path"), ("str", "text")):
+    for sign, word in (
+        ("bool", "`true`, `false`"),
+        ("_parse_mode", "permissions"),
+        ("Path", "path"),
+        ("str", "text"),
+        ("int", "number"),
+    ):
         if sign in about:
             return word
     raise AssertionError(f"no word for {about}")

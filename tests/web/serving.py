@@ -33,6 +33,7 @@ from tusd.protocol.rules import Policy
 from tusd.protocol.urls import Origins
 from tusd.storage import DataStore
 from tusd.web.app import Listener, Site
+from tusd.web.limits import Limits
 
 from .raw import Address, Answer, Connection, patch, post, request
 
@@ -70,10 +71,8 @@ class Served:
         cors: Cors | None = None,
         limiters: Sequence[Limiter] = (),
         dispatchers: Sequence[Dispatcher] = (),
-        read_timeout: float = 30,
-        keepalive_timeout: float = 30,
-        max_header_size: int = 64 * 1024,
         unix: bool = False,
+        **limits: Any,
     ) -> None:
         self.directory = directory
         self.metrics = Counted()
@@ -84,8 +83,7 @@ class Served:
         self._cors = cors or Cors()
         self._limiters = limiters
         self._dispatchers = dispatchers
-        self._timeouts = (read_timeout, keepalive_timeout)
-        self._max_header_size = max_header_size
+        self._limits = Limits(**{"read_timeout": 30, "keepalive_timeout": 30, **limits})
         self._unix = unix
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="server")
@@ -217,9 +215,7 @@ class Served:
                 cors=self._cors,
                 routes=routes,
                 metrics=self.metrics,
-                read_timeout=self._timeouts[0],
-                keepalive_timeout=self._timeouts[1],
-                max_header_size=self._max_header_size,
+                limits=self._limits,
             )
             with contextlib.closing(self._listen()) as listener:
                 await self.site.start([Listener(listener)])

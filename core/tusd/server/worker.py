@@ -13,11 +13,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Literal
 
-from ..config import Config
+from ..config import Config, ServerSection
 from ..engine import Engine
 from ..errors import StartError
 from ..registry import Backends, Registry
 from ..web.app import Listener, Site
+from ..web.limits import Limits
 
 logger = logging.getLogger("tusd")
 
@@ -109,9 +110,7 @@ async def _site(
         cors=config.cors(),
         routes=backends.routes,
         metrics=backends.metrics,
-        read_timeout=server.read_timeout,
-        keepalive_timeout=server.keepalive_timeout,
-        max_header_size=server.max_header_size,
+        limits=limits_of(server),
         informational=config.protocol.informational == "auto",
     )
     await site.start([Listener(sock) for sock in sockets])
@@ -119,6 +118,21 @@ async def _site(
         yield
     finally:
         await site.stop(stop.remaining())
+
+
+def limits_of(server: ServerSection) -> Limits:
+    """What clients may take of one process."""
+    return Limits(
+        read_timeout=server.read_timeout,
+        min_transfer_rate=server.min_transfer_rate,
+        write_timeout=server.write_timeout,
+        header_timeout=server.header_timeout,
+        keepalive_timeout=server.keepalive_timeout,
+        max_connections=server.connections_each,
+        max_header_size=server.max_header_size,
+        max_headers=server.max_headers,
+        max_head_size=server.max_head_size,
+    )
 
 
 class _Stop:

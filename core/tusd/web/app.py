@@ -18,6 +18,8 @@ from ..protocol.dialects import Dialects
 from ..protocol.urls import Origins
 from .connection import Server
 from .handler import Handler
+from .limits import Limits
+from .watch import Watch
 
 logger = logging.getLogger("tusd.web")
 
@@ -50,32 +52,22 @@ class Site:
         cors: Cors,
         routes: Routes,
         metrics: Metrics,
-        read_timeout: float,
-        keepalive_timeout: float,
-        max_header_size: int,
+        limits: Limits,
         informational: bool = True,
     ) -> None:
         dialects = Dialects(engine.policy, origins, informational=informational)
-        self._handler = Handler(
-            engine, dialects, origins=origins, cors=cors, routes=routes, metrics=metrics, read_timeout=read_timeout
-        )
-        self._keepalive_timeout = keepalive_timeout
-        self._max_header_size = max_header_size
+        self._handler = Handler(engine, dialects, origins=origins, cors=cors, routes=routes, metrics=metrics, limits=limits)
+        self._limits = limits
         self._listeners: list[asyncio.Server] = []
         self._server: Server | None = None
+        self._watch: Watch | None = None
 
     async def start(self, listeners: Sequence[Listener]) -> None:
         """Accept connections on these sockets."""
         loop = asyncio.get_running_loop()
-        self._server = Server(
-            self._handler,
-            access_log=None,
-            auto_decompress=False,
-            keepalive_timeout=self._keepalive_timeout,
-            lingering_time=_LINGER,
-            max_line_size=self._max_header_size,
-            max_field_size=self._max_header_size,
-        )
+        self._server = Server(self._handler, self._limits, access_log=None, auto_decompress=False, lingering_time=_LINGER)
+        self._watch = Watch(self._server, self._limits)
+        self._watch.start()
         for listener in listeners:
             self._listeners.append(await _listen(loop, self._server, listener))
 
@@ -86,6 +78,8 @@ class Site:
         self._handler.drain()
         if self._server is not None:
             await _close(self._server, timeout)
+        if self._watch is not None:
+            self._watch.stop()
 
 
 async def _close(server: Server, timeout: float) -> None:

@@ -17,6 +17,8 @@ from aiohttp import web
 from ..engine.body import Observer
 from ..errors import InvalidRequest, ReadTimeout, TusError, UnexpectedEof
 from .connection import Malformed
+from .limits import Limits
+from .rate import Rate
 from .writing import Writer
 
 DIRECT_FROM = 256 * 1024
@@ -33,14 +35,14 @@ class Stopped(Exception):
 class RequestSource:
     """The body of one request. It ends early instead of failing; `failure` says why."""
 
-    def __init__(self, request: web.BaseRequest, buffer: memoryview, writer: Writer, timeout: float) -> None:
+    def __init__(self, request: web.BaseRequest, buffer: memoryview, writer: Writer, limits: Limits) -> None:
         self.failure: TusError | None = None
         self._request = request
         self._content = request.content
         self.arrived = request.content.is_eof()
         self._buffer = buffer
         self._writer = writer
-        self._timeout = timeout
+        self._timeout = limits.read_timeout
         self._expects = request.headers.get("Expect", "").lower() == "100-continue"
         self._ended = False
         self._rest = b""
@@ -48,6 +50,7 @@ class RequestSource:
         self._direct: _DirectWrite | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._waiting_since = 0.0
+        self._rate = None if limits.min_transfer_rate is None else Rate(limits.min_transfer_rate, limits.read_timeout)
 
     @property
     def unread(self) -> bool:
@@ -70,7 +73,7 @@ class RequestSource:
             if not piece and not self._content.is_eof():
                 self._wait()
                 piece = await self._content.readany()
-                self._waiting_since = 0.0
+            self.came(len(piece))
         except Stopped:
             return b""
         except (Malformed, web.RequestPayloadError):
@@ -129,10 +132,12 @@ class RequestSource:
         if self.failure is not None:
             return b""
         try:
-            return self._content.read_nowait(-1)
+            piece = self._content.read_nowait(-1)
         except (ConnectionError, web.RequestPayloadError):
             self.failure = UnexpectedEof()
             return b""
+        self.came(len(piece))
+        return piece
 
     async def _write_direct(self, fd: int, offset: int, end: int, seen: Observer) -> int:
         if view := memoryview(self._buffered()):
@@ -182,8 +187,15 @@ class RequestSource:
         if self._timer is None:
             self._timer = loop.call_later(self._timeout, self._look)
 
+    def came(self, size: int) -> None:
+        """Bytes came, and what they are for begins."""
+        if self._rate is not None:
+            waited = asyncio.get_running_loop().time() - self._waiting_since if self._waiting_since else 0.0
+            self._rate.count(waited, size)
+        self._waiting_since = 0.0
+
     def active(self) -> None:
-        """A byte came just now."""
+        """What came is stored, and more is waited for."""
         self._waiting_since = asyncio.get_running_loop().time()
 
     def _look(self) -> None:
@@ -193,6 +205,8 @@ class RequestSource:
         self._timer = None
         if idle >= self._timeout:
             self.stop(ReadTimeout())
+        elif self._rate is not None and self._rate.too_low(idle):
+            self.stop(ReadTimeout(f"fewer than {self._rate.least} bytes a second came"))
         elif not self._ended:
             self._timer = loop.call_later(self._timeout - idle, self._look)
 
@@ -238,6 +252,7 @@ class _DirectWrite(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         view = self._buffer[:nbytes]
+        self._source.came(nbytes)
         try:
             self._seen(view)
             self.offset = self._writer.write_now(self._fd, view, self.offset)

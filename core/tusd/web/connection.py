@@ -4,16 +4,27 @@ there are no public ones for what its parser found and its tasks do."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import re
+from typing import Any, cast
 
 from aiohttp import web
 
 from ..errors import InternalError, InvalidRequest, TusError
 from ..protocol.messages import Response
 from ..protocol.tus1 import VERSION
-from .reply import ClientGone, last
+from .limits import Limits
+from .reply import ClientGone, last, raw
 
 logger = logging.getLogger("tusd.web")
+
+
+_QUOTE = re.compile(r"b?['\"]|:")
+_SURPLUS_PATIENCE = 5.0
+"""Seconds that a connection beyond `max_connections` gets to send the request that is refused."""
+_SPARE = 64
+"""Connections beyond `max_connections` that are told so; more of them are ended without a word."""
 
 
 class Malformed(TimeoutError):
@@ -21,7 +32,46 @@ class Malformed(TimeoutError):
 
 
 class Connection(web.RequestHandler):
-    """One connection."""
+    """One connection. `surplus`: there are `max_connections` already; it is told so and ended."""
+
+    def __init__(self, server: Server, limits: Limits, **options: Any) -> None:
+        super().__init__(server, **options)
+        self.surplus = False
+        self._server = server
+        self.wire: asyncio.Transport | None = None
+        """The transport, also while what was sent last is still on its way and aiohttp has let go of it."""
+        self._limits = limits
+        self._head_since = 0.0
+        """When the head that is still to come began, or the connection; 0 when none has begun."""
+        self._head_size = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.wire = cast(asyncio.Transport, transport)
+        beyond = self._server.beyond()
+        if beyond >= _SPARE:
+            self.wire.abort()  # no room, not even to be told so
+            return
+        self.surplus = beyond >= 0
+        self._head_since = self._loop.time()
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.wire = None
+        super().connection_lost(exc)
+
+    def head_is_late(self, now: float) -> bool:
+        """Whether the client takes too long to send a head that it has begun, or the first one."""
+        patience = min(self._limits.header_timeout, _SURPLUS_PATIENCE) if self.surplus else self._limits.header_timeout
+        return self._head_since > 0 and now - self._head_since >= patience and not self.busy
+
+    def _head_goes_on(self, size: int) -> None:
+        """Bytes came, and no request is whole."""
+        self._head_since = self._head_since or self._loop.time()
+        self._head_size += size
+        if self._head_size > self._limits.max_head_size and self.wire is not None:
+            logger.info("malformed request: the head is too long")
+            self.wire.write(raw(_invalid(f"the head of the request is longer than {self._limits.max_head_size} bytes")))
+            self.force_close()
 
     @property
     def busy(self) -> bool:
@@ -38,7 +88,10 @@ class Connection(web.RequestHandler):
         behind a body that has not ended there can be no other message."""
         super().data_received(data)
         if not self._messages:
+            if data and self._waiter is not None:
+                self._head_goes_on(len(data))
             return
+        self._head_since, self._head_size = 0.0, 0
         if len(self._messages) > 1:
             body = self._messages[-2][1]
         elif self._current_request is not None:
@@ -54,24 +107,49 @@ class Connection(web.RequestHandler):
         """The answer to a request that cannot be parsed. Clients send such things all the time: that is no error of ours."""
         if isinstance(exc, ClientGone):
             raise exc  # aiohttp ends the connection then, and says nothing
-        error: TusError
         if status == 400:
-            what = (message or "").strip().partition("\n")[0].rstrip(":")
+            what = _without_quotes(message or "")
             logger.info("malformed request: %s", what)
-            error = InvalidRequest(f"the request is malformed: {what}")
-        else:
-            super().handle_error(request, status, exc, message)  # it logs, and raises when an answer has begun
-            error = InternalError()
-        headers = [("Tus-Resumable", VERSION), ("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")]
-        return last(Response(status, headers, f"{error.code}: {error}\n".encode("utf-8", "replace")))
+            return last(_invalid(f"the request is malformed: {what}"))
+        super().handle_error(request, status, exc, message)  # it logs, and raises when an answer has begun
+        return last(_refusal(InternalError(), status))
+
+
+def _invalid(what: str) -> Response:
+    return _refusal(InvalidRequest(what), InvalidRequest.status)
+
+
+def _refusal(error: TusError, status: int) -> Response:
+    headers = [("Tus-Resumable", VERSION), ("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")]
+    return Response(status, headers, f"{error.code}: {error}\n".encode("utf-8", "replace"))
+
+
+def _without_quotes(message: str) -> str:
+    """What aiohttp says of a request that it cannot parse, without what it quotes of it: that may be a password."""
+    return _QUOTE.split(message.strip().partition("\n")[0], maxsplit=1)[0].rstrip(" :,")
 
 
 class Server(web.Server):
     """Makes connections."""
 
+    def __init__(self, handler: Any, limits: Limits, **options: Any) -> None:
+        super().__init__(
+            handler,
+            keepalive_timeout=limits.keepalive_timeout,
+            max_line_size=limits.max_header_size,
+            max_field_size=limits.max_header_size,
+            max_headers=limits.max_headers,
+            **options,
+        )
+        self._limits = limits
+
     def open_connections(self) -> list[Connection]:
         """Those that are open now."""
         return [connection for connection in self.connections if isinstance(connection, Connection)]
 
+    def beyond(self) -> int:
+        """How many connections too many there are with one more; negative: none."""
+        return -1 if self._limits.max_connections is None else len(self._connections) - self._limits.max_connections
+
     def __call__(self) -> Connection:
-        return Connection(self, loop=self._loop, **self._kwargs)
+        return Connection(self, self._limits, loop=self._loop, **self._kwargs)

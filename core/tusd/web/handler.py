@@ -11,7 +11,7 @@ from aiohttp import web
 from ..engine import Engine, Exchange
 from ..engine.body import Empty
 from ..engine.figures import ERRORS, REQUESTS
-from ..errors import InternalError, NotSupported, OriginNotAllowed, ServerShutdown, TusError
+from ..errors import InternalError, NotSupported, OriginNotAllowed, ServerShutdown, TooManyConnections, TusError
 from ..metrics import Metrics
 from ..plugin import Routes
 from ..protocol.cors import Cors
@@ -20,6 +20,7 @@ from ..protocol.messages import Head, HeaderList, Response
 from ..protocol.urls import Origins
 from .body import BUFFER_SIZE, RequestSource
 from .interim import Interim
+from .limits import Limits
 from .reply import ClientGone, send
 from .writing import Writer
 
@@ -40,7 +41,7 @@ class Handler:
         cors: Cors,
         routes: Routes,
         metrics: Metrics,
-        read_timeout: float,
+        limits: Limits,
     ) -> None:
         self._engine = engine
         self._dialects = dialects
@@ -48,7 +49,7 @@ class Handler:
         self._cors = cors
         self._routes = routes
         self._metrics = metrics
-        self._read_timeout = read_timeout
+        self._limits = limits
         self._buffer = memoryview(bytearray(BUFFER_SIZE))  # filled and written within one callback: one per event loop is enough
         self._writer = Writer()
         self._sources: set[RequestSource] = set()
@@ -57,7 +58,7 @@ class Handler:
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """aiohttp's handler. Raises `ClientGone` only."""
         head = head_of(request)
-        source = RequestSource(request, self._buffer, self._writer, self._read_timeout) if request.body_exists else None
+        source = RequestSource(request, self._buffer, self._writer, self._limits) if request.body_exists else None
         if source is not None:
             self._sources.add(source)
             if self._draining:
@@ -83,6 +84,8 @@ class Handler:
         cors: HeaderList = []
         try:
             cors = self._cors.headers(head)
+            if getattr(request.protocol, "surplus", False):
+                raise TooManyConnections(retry_after=1)
             if _recoded(head):
                 raise NotSupported("of the transfer codings only chunked is supported")
             interim = Interim(request, dialect, head) if source is not None and dialect.tells(head) else None
@@ -105,7 +108,7 @@ class Handler:
     ) -> web.StreamResponse:
         response = self._dialects.of(head).refuse(head, error)
         self._metrics.add(ERRORS, labels=(str(response.status), error.code))
-        return await send(request, response, cors, close=_closes(head, source))
+        return await send(request, response, cors, close=_closes(head, source) or isinstance(error, TooManyConnections))
 
     async def _fail(
         self, request: web.BaseRequest, head: Head, error: Exception, cors: HeaderList, source: RequestSource | None
