@@ -221,6 +221,8 @@ class ServerSection(Section):
     """The most that the head of a request may hold in all; one that arrives in one piece may be that piece longer."""
     max_connections: Annotated[int | None, Field(ge=1)] = None
     """The most connections at once, shared out evenly over the workers. Requests on others are answered 503 (HEAD: 423). Not set: any number."""
+    index: bool = True
+    """Say at `GET /` what this is and where uploads go."""
     loop: Literal["auto", "uvloop", "asyncio"] = "auto"
     """The event loop; `auto`: uvloop where it is installed."""
     cors: CorsSection = CorsSection()
@@ -271,6 +273,20 @@ class ProtocolSection(Section):
     """The fewest bytes that a request of the draft may carry, unless it is empty or the last. Not set: no limit."""
 
 
+class HealthSection(Section):
+    """What `/healthz` and `/readyz` tell."""
+
+    details: bool = False
+    """Tell everybody as JSON which backend fails, and why. Not set: one word. The admin listener always tells."""
+
+
+class DebugSection(Section):
+    """For finding out what a running server does."""
+
+    profile: bool = False
+    """Answer `/debug/profile?seconds=10` on the admin listener with a profile of the process."""
+
+
 class LoggingSection(Section):
     """What is written to standard error."""
 
@@ -283,7 +299,14 @@ class LoggingSection(Section):
 
 
 SECTIONS: Mapping[str, type[Section]] = types.MappingProxyType(
-    {"server": ServerSection, "uploads": UploadsSection, "protocol": ProtocolSection, "logging": LoggingSection}
+    {
+        "server": ServerSection,
+        "uploads": UploadsSection,
+        "protocol": ProtocolSection,
+        "health": HealthSection,
+        "logging": LoggingSection,
+        "debug": DebugSection,
+    }
 )
 
 
@@ -315,7 +338,9 @@ class Config:
     server: ServerSection = field(default_factory=ServerSection)
     uploads: UploadsSection = field(default_factory=UploadsSection)
     protocol: ProtocolSection = field(default_factory=ProtocolSection)
+    health: HealthSection = field(default_factory=HealthSection)
     logging: LoggingSection = field(default_factory=LoggingSection)
+    debug: DebugSection = field(default_factory=DebugSection)
     storage: PluginEntry = PluginEntry("file", path=("storage",))
     locking: PluginEntry = PluginEntry("file", path=("locking",))
     limiting: tuple[PluginEntry, ...] = ()

@@ -207,7 +207,7 @@ def open_metrics(worker: Worker) -> AbstractAsyncContextManager[Metrics] | None:
 
 @hookspec
 def add_routes(worker: Worker, routes: Routes) -> None:
-    """Add routes outside the upload path: `routes.get("/about", handler)`."""
+    """Add routes outside the upload path: `routes.get("/about", handler)`, for operators `routes.get("/figures", handler, admin=True)`."""
 
 
 # --- what the hookspecs are given
@@ -232,6 +232,9 @@ class Worker:
 Handler = Callable[[Head], Awaitable[Response]]
 
 
+_OWN_PATHS = ("/healthz", "/readyz", "/debug/profile")
+
+
 @dataclass(slots=True)
 class Routes:
     """Collects routes. A path is absolute, exact, and outside `server.base_path`."""
@@ -239,14 +242,19 @@ class Routes:
     base_path: str
     found: dict[str, Handler] = field(default_factory=dict)
     """Path -> handler, of all plugins."""
+    admin: dict[str, Handler] = field(default_factory=dict)
+    """The same for operators only."""
 
-    def get(self, path: str, handler: Handler) -> None:
-        """Answer GET (and HEAD) of `path` by `await handler(head)`. Raises `ValueError` for a path that is taken or not allowed."""
+    def get(self, path: str, handler: Handler, *, admin: bool = False) -> None:
+        """Answer GET (and HEAD) of `path` by `await handler(head)`. `admin`: at `server.admin_listen` and not elsewhere, if there is one.
+        Raises `ValueError` for a path that is taken or not allowed."""
         if not path.startswith("/") or (path + "/").startswith(self.base_path):
             raise ValueError(f"route {path!r}: must begin with / and lie outside server.base_path {self.base_path!r}")
-        if path in self.found:
+        if path in _OWN_PATHS:
+            raise ValueError(f"route {path!r}: is one of the server's own")
+        if path in self.found or path in self.admin:
             raise ValueError(f"route {path!r}: another plugin has it already")
-        self.found[path] = handler
+        (self.admin if admin else self.found)[path] = handler
 
 
 # --- options

@@ -9,7 +9,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -32,7 +32,7 @@ from tusd.protocol.messages import Head
 from tusd.protocol.rules import Policy
 from tusd.protocol.urls import Origins
 from tusd.storage import DataStore
-from tusd.web.app import Listener, Site
+from tusd.web.app import Extras, Listener, Site
 from tusd.web.limits import Limits
 
 from .raw import Address, Answer, Connection, patch, post, request
@@ -72,6 +72,8 @@ class Served:
         limiters: Sequence[Limiter] = (),
         dispatchers: Sequence[Dispatcher] = (),
         unix: bool = False,
+        admin: bool = False,
+        extras: Mapping[str, Any] | None = None,
         **limits: Any,
     ) -> None:
         self.directory = directory
@@ -85,11 +87,14 @@ class Served:
         self._dispatchers = dispatchers
         self._limits = Limits(**{"read_timeout": 30, "keepalive_timeout": 30, **limits})
         self._unix = unix
+        self._admin = admin
+        self._extras = extras or {}
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="server")
         self._stop_timeout: float | None = 5.0
 
     address: Address
+    admin_address: Address
     loop: asyncio.AbstractEventLoop
     store: DataStore
     locker: Locker
@@ -180,9 +185,7 @@ class Served:
         """Connections that the server holds open."""
 
         async def count() -> int:
-            server = self.site._server
-            assert server is not None
-            return len(server.connections)
+            return sum(len(server.connections) for server in self.site._servers)
 
         return self.run(count())
 
@@ -207,18 +210,25 @@ class Served:
                 limiters=self._limiters,
                 dispatchers=self._dispatchers,
             )
+            checks = {"storage:test": self.store.check, "locking:test": self.locker.check}
             routes = Routes(self._origins.base_path)
-            routes.get("/hello", _hello)
+            if self._origins.base_path != "/":  # there is no path beside it
+                routes.get("/hello", _hello)
+                routes.get("/figures", _hello, admin=True)
             self.site = Site(
                 engine,
                 origins=self._origins,
                 cors=self._cors,
-                routes=routes,
                 metrics=self.metrics,
                 limits=self._limits,
+                extras=Extras(**{"routes": routes, "checks": checks, **self._extras}),
             )
-            with contextlib.closing(self._listen()) as listener:
-                await self.site.start([Listener(listener)])
+            with contextlib.ExitStack() as stack:
+                listeners = [Listener(stack.enter_context(self._listen()))]
+                if self._admin:
+                    listeners.append(Listener(stack.enter_context(socket.create_server(("127.0.0.1", 0))), admin=True))
+                    self.admin_address = listeners[-1].sock.getsockname()
+                await self.site.start(listeners)
                 self._ready.set_result(None)
                 await self._stop.wait()
                 await self.site.stop(5 if self._stop_timeout is None else self._stop_timeout)

@@ -17,7 +17,7 @@ from ..config import Config, ServerSection
 from ..engine import Engine
 from ..errors import StartError
 from ..registry import Backends, Registry
-from ..web.app import Listener, Site
+from ..web.app import Extras, Listener, Site
 from ..web.limits import Limits
 
 logger = logging.getLogger("tusd")
@@ -108,10 +108,16 @@ async def _site(
         engine,
         origins=config.origins(),
         cors=config.cors(),
-        routes=backends.routes,
         metrics=backends.metrics,
         limits=limits_of(server),
         informational=config.protocol.informational == "auto",
+        extras=Extras(
+            routes=backends.routes,
+            checks={config.storage.label: backends.store.check, config.locking.label: backends.locker.check},
+            details=config.health.details,
+            index=server.index,
+            profile=config.debug.profile,
+        ),
     )
     await site.start([Listener(sock) for sock in sockets])
     try:

@@ -7,8 +7,9 @@ import logging
 import socket
 import ssl
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
 from ..engine import Engine
 from ..metrics import Metrics
@@ -18,7 +19,9 @@ from ..protocol.dialects import Dialects
 from ..protocol.urls import Origins
 from .connection import Server
 from .handler import Handler
+from .health import Check, Health
 from .limits import Limits
+from .pages import admin_pages, public_pages
 from .watch import Watch
 
 logger = logging.getLogger("tusd.web")
@@ -39,6 +42,21 @@ class Listener:
 
     sock: socket.socket
     tls: ssl.SSLContext | None = None
+    admin: bool = False
+    """For operators: no uploads, but what others may not see."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extras:
+    """What a site serves besides uploads."""
+
+    routes: Routes
+    checks: Mapping[str, Check] = field(default_factory=dict)
+    """What a backend is called -> a call that raises when it cannot be used."""
+    details: bool = False
+    """Tell everybody which backend fails."""
+    index: bool = True
+    profile: bool = False
 
 
 class Site:
@@ -50,36 +68,53 @@ class Site:
         *,
         origins: Origins,
         cors: Cors,
-        routes: Routes,
         metrics: Metrics,
         limits: Limits,
+        extras: Extras,
         informational: bool = True,
     ) -> None:
         dialects = Dialects(engine.policy, origins, informational=informational)
-        self._handler = Handler(engine, dialects, origins=origins, cors=cors, routes=routes, metrics=metrics, limits=limits)
+        self._extras = extras
+        self._origins = origins
+        self._health = Health(extras.checks)
+        self._handle = partial(Handler, engine, dialects, origins=origins, cors=cors, metrics=metrics, limits=limits)
         self._limits = limits
         self._listeners: list[asyncio.Server] = []
-        self._server: Server | None = None
-        self._watch: Watch | None = None
+        self._handlers: list[Handler] = []
+        self._servers: list[Server] = []
+        self._watches: list[Watch] = []
 
     async def start(self, listeners: Sequence[Listener]) -> None:
         """Accept connections on these sockets."""
+        extras, admin = self._extras, any(listener.admin for listener in listeners)
+        pages = public_pages(extras.routes, self._origins, self._health, details=extras.details, index=extras.index, admin=admin)
+        await self._serve([one for one in listeners if not one.admin], self._handle(pages=pages))
+        if admin:
+            pages = admin_pages(extras.routes, self._health, profile=extras.profile)
+            await self._serve([one for one in listeners if one.admin], self._handle(pages=pages, uploads=False))
+        elif extras.profile:
+            logger.warning("debug.profile has no effect: only the admin listener serves it; set server.admin_listen")
+
+    async def _serve(self, listeners: Sequence[Listener], handler: Handler) -> None:
         loop = asyncio.get_running_loop()
-        self._server = Server(self._handler, self._limits, access_log=None, auto_decompress=False, lingering_time=_LINGER)
-        self._watch = Watch(self._server, self._limits)
-        self._watch.start()
+        server = Server(handler, self._limits, access_log=None, auto_decompress=False, lingering_time=_LINGER)
+        self._handlers.append(handler)
+        self._servers.append(server)
+        self._watches.append(Watch(server, self._limits))
+        self._watches[-1].start()
         for listener in listeners:
-            self._listeners.append(await _listen(loop, self._server, listener))
+            self._listeners.append(await _listen(loop, server, listener))
 
     async def stop(self, timeout: float) -> None:
         """Stop accepting, make running appends stop with their bytes kept, and wait for the answers, `timeout` seconds at the most."""
+        self._health.draining = True
         for listener in self._listeners:
             listener.close()
-        self._handler.drain()
-        if self._server is not None:
-            await _close(self._server, timeout)
-        if self._watch is not None:
-            self._watch.stop()
+        for handler in self._handlers:
+            handler.drain()
+        await asyncio.gather(*(_close(server, timeout) for server in self._servers))
+        for watch in self._watches:
+            watch.stop()
 
 
 async def _close(server: Server, timeout: float) -> None:

@@ -13,7 +13,6 @@ from ..engine.body import Empty
 from ..engine.figures import ERRORS, REQUESTS
 from ..errors import InternalError, NotSupported, OriginNotAllowed, ServerShutdown, TooManyConnections, TusError
 from ..metrics import Metrics
-from ..plugin import Routes
 from ..protocol.cors import Cors
 from ..protocol.dialects import Dialects
 from ..protocol.messages import Head, HeaderList, Response
@@ -21,6 +20,7 @@ from ..protocol.urls import Origins
 from .body import BUFFER_SIZE, RequestSource
 from .interim import Interim
 from .limits import Limits
+from .pages import Pages
 from .reply import ClientGone, send
 from .writing import Writer
 
@@ -30,7 +30,7 @@ _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 class Handler:
-    """Answers all requests of one worker."""
+    """Answers all requests of one worker, or with `uploads=False` those of its admin listener: pages, and nothing else."""
 
     def __init__(
         self,
@@ -39,15 +39,19 @@ class Handler:
         *,
         origins: Origins,
         cors: Cors,
-        routes: Routes,
+        pages: Pages,
         metrics: Metrics,
         limits: Limits,
+        uploads: bool = True,
     ) -> None:
         self._engine = engine
         self._dialects = dialects
         self._origins = origins
         self._cors = cors
-        self._routes = routes
+        self._pages = pages
+        self._uploads = uploads
+        self._within = frozenset(path for path in pages if origins.holds(path))
+        """Pages where uploads would be."""
         self._metrics = metrics
         self._limits = limits
         self._buffer = memoryview(bytearray(BUFFER_SIZE))  # filled and written within one callback: one per event loop is enough
@@ -77,7 +81,11 @@ class Handler:
             source.stop(ServerShutdown(retry_after=1))
 
     async def _answer(self, request: web.BaseRequest, head: Head, source: RequestSource | None) -> web.StreamResponse:
-        if not self._origins.holds(head.path):
+        if (
+            not self._origins.holds(head.path)
+            or (head.path in self._within and head.method in ("GET", "HEAD"))
+            or not self._uploads
+        ):
             return await self._outside(request, head, source)
         self._metrics.add(REQUESTS, labels=(head.method if head.method in _METHODS else "other",))
         dialect = self._dialects.of(head)
@@ -124,8 +132,8 @@ class Handler:
         return await self._refuse(request, head, error, [*cors, ("X-Request-ID", request_id)], source)
 
     async def _outside(self, request: web.BaseRequest, head: Head, source: RequestSource | None) -> web.StreamResponse:
-        """What lies outside the upload path: the routes of plugins."""
-        route = self._routes.found.get(head.path)
+        """What is no upload."""
+        route = self._pages.get(head.path)
         if route is None:
             response = Response(404, [("Content-Type", "text/plain; charset=utf-8")], b"not found\n")
         elif head.method not in ("GET", "HEAD"):
