@@ -347,3 +347,32 @@ def test_whatever_is_forwarded_a_location_can_be_sent(host: str, forwarded: str,
         return
     assert found.isascii() and found.isprintable() and " " not in found
     assert found.startswith(("http://", "https://"))
+
+
+# --- the client's address
+
+
+@pytest.mark.parametrize(
+    ("peer", "headers", "expected"),
+    [
+        ("10.0.0.1", {}, "10.0.0.1"),
+        (None, {}, None),
+        (None, {"X-Forwarded-For": "192.0.2.7"}, "192.0.2.7"),
+        ("192.0.2.1", {"X-Forwarded-For": "1.2.3.4"}, "192.0.2.1"),
+        ("10.0.0.1", {"X-Forwarded-For": "192.0.2.7"}, "192.0.2.7"),
+        ("10.0.0.1", {"X-Forwarded-For": "6.6.6.6, 192.0.2.7"}, "192.0.2.7"),
+        ("10.0.0.1", {"X-Forwarded-For": "6.6.6.6, 192.0.2.7, 10.0.0.2"}, "192.0.2.7"),
+        ("10.0.0.1", {"X-Forwarded-For": "10.0.0.3, 10.0.0.2"}, "10.0.0.3"),
+        ("10.0.0.1", {"X-Forwarded-For": "secret, 10.0.0.2"}, "10.0.0.2"),
+        ("10.0.0.1", {"X-Forwarded-For": "192.0.2.7:4711"}, "192.0.2.7"),
+        ("10.0.0.1", {"X-Forwarded-For": "2001:db8::1"}, "2001:db8::1"),
+        ("10.0.0.1", {"X-Forwarded-For": ""}, "10.0.0.1"),
+        ("10.0.0.1", {"Forwarded": 'for="[2001:db8::1]:80";proto=https, for=10.0.0.7'}, "2001:db8::1"),
+        ("10.0.0.1", {"Forwarded": "for=_hidden"}, "10.0.0.1"),
+        ("10.0.0.1", {"Forwarded": "for=192.0.2.7", "X-Forwarded-For": "6.6.6.6"}, "192.0.2.7"),
+    ],
+)
+def test_the_address_of_the_client(peer: str | None, headers: dict[str, str], expected: str | None) -> None:
+    behind = Origins(behind_proxy=True, trusted_proxies=("10.0.0.0/8",))
+    assert behind.client(head("GET", "/", headers, peer=peer)) == expected
+    assert Origins().client(head("GET", "/", headers, peer=peer)) == peer

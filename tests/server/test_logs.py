@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
 import re
+import threading
 import warnings
 from collections.abc import Iterator
 
 import pytest
 
 from tusd.server import logs
+from tusd.web.requests import Entry
 
 ID = "24e533e02ec3bc40c387f1a0e460e216"
 FORGED = "x\n2026-01-01T00:00:00.000Z ERROR forged\r\x1b[31m\u2028\u202e"
@@ -115,6 +118,139 @@ def test_upload_ids_are_cut(format: logs.Format, upload: str) -> None:
     logger.info("saved", extra={"upload": upload})
     assert upload[:8] in stream.getvalue()
     assert upload[:9] not in stream.getvalue()
+
+
+# --- requests
+
+
+def entry(**changes: object) -> Entry:
+    found = Entry("a1", id_given=False)
+    shown = {"method": "PATCH", "path": f"/files/{ID}", "id_at": 7, "upload": ID, "status": 204, "received": 5, "seconds": 0.0123}
+    for name, value in {**shown, "peer": "127.0.0.1", **changes}.items():
+        setattr(found, name, value)
+    return found
+
+
+async def test_a_request_has_a_line_of_text() -> None:
+    _, stream = log_to("text", worker=1)
+    log = logs.request_log()
+    assert log is not None
+    log(entry())
+    log(entry(code="ERR_X", outcome="refused", upload=None, peer=None, path=f"/elsewhere/{ID}", id_at=0))
+    assert stream.getvalue() == ""
+    await asyncio.sleep(0)
+    assert without_times(stream) == [
+        "INFO requests: PATCH /files/24e533e0 status=204 outcome=ok ms=12.3 received=5 sent=0 request_id=a1 upload=24e533e0 "
+        "peer=127.0.0.1 worker=1",
+        "INFO requests: PATCH /elsewhere/24e533e0 status=204 outcome=refused ms=12.3 received=5 sent=0 request_id=a1 code=ERR_X worker=1",
+    ]
+
+
+async def test_a_request_has_an_object() -> None:
+    _, stream = log_to("json", worker=1, full_upload_ids=True)
+    log = logs.request_log()
+    assert log is not None
+    log(entry(code="ERR_X"))
+    await asyncio.sleep(0)
+    event = json.loads(stream.getvalue())
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", event.pop("time"))
+    assert event == {
+        "level": "info",
+        "logger": "tusd.requests",
+        "message": f"PATCH /files/{ID}",
+        "status": 204,
+        "outcome": "ok",
+        "ms": 12.3,
+        "received": 5,
+        "sent": 0,
+        "request_id": "a1",
+        "code": "ERR_X",
+        "upload": ID,
+        "peer": "127.0.0.1",
+        "worker": 1,
+    }
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+@pytest.mark.parametrize("path", [FORGED, "/files/\udcff\ud800", '/"x\\', "/é", "/" + "long" * 1000, ""])
+async def test_no_path_makes_or_breaks_a_line(format: logs.Format, path: str) -> None:
+    _, stream = log_to(format)
+    log = logs.request_log()
+    assert log is not None
+    log(entry(path=path, id_at=0))
+    await asyncio.sleep(0)
+    (line,) = stream.getvalue().splitlines()
+    assert line.isprintable() and line.isascii() and len(line) < 1000
+    if format == "json":
+        assert json.loads(line)["status"] == 204
+
+
+async def test_requests_and_events_keep_their_order() -> None:
+    logger, stream = log_to("text")
+    log = logs.request_log()
+    assert log is not None
+    log(entry(path="/1", id_at=0))
+    logger.info("2")
+    log(entry(path="/3", id_at=0))
+    logging.getLogger().handlers[0].flush()
+    assert [line.split("PATCH /")[-1].split()[-1 if "INFO 2" in line else 0] for line in without_times(stream)] == ["1", "2", "3"]
+
+
+async def test_requests_are_written_in_pieces_that_a_pipe_takes_whole() -> None:
+    class Pieces(io.StringIO):
+        def write(self, text: str) -> int:
+            pieces.append(text)
+            return len(text)
+
+    pieces: list[str] = []
+    logs.set_up(level="info", format="json", full_upload_ids=False, stream=Pieces())
+    log = logs.request_log()
+    assert log is not None
+    for _ in range(100):
+        log(entry())
+    await asyncio.sleep(0)
+    assert 2 < len(pieces) < 20
+    assert all(piece.endswith("}\n") and len(piece) <= 4096 for piece in pieces)
+    assert sum(piece.count("\n") for piece in pieces) == 100
+
+
+async def test_requests_written_while_another_thread_logs() -> None:
+    logger, stream = log_to("text")
+    log = logs.request_log()
+    assert log is not None
+
+    def other() -> None:
+        for n in range(2000):
+            logger.info("other %d", n)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    for n in range(2000):
+        log(entry(path=f"/{n}", id_at=0))
+        if n % 10 == 0:
+            await asyncio.sleep(0)
+    thread.join()
+    await asyncio.sleep(0)
+    lines = without_times(stream)
+    assert [line.split()[3] for line in lines if "PATCH" in line] == [f"/{n}" for n in range(2000)]
+    assert [line for line in lines if "other" in line] == [f"INFO other {n}" for n in range(2000)]
+
+
+async def test_requests_at_a_reader_that_went_away() -> None:
+    class Broken(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    logs.set_up(level="info", format="text", full_upload_ids=False, stream=Broken())
+    log = logs.request_log()
+    assert log is not None
+    log(entry())
+    await asyncio.sleep(0)
+
+
+def test_no_log_of_requests_above_info() -> None:
+    log_to("text", level="warning")
+    assert logs.request_log() is None
 
 
 def test_upload_ids_are_cut_in_messages_and_tracebacks() -> None:

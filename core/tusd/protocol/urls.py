@@ -72,6 +72,21 @@ class Origins:
         mapped = getattr(address, "ipv4_mapped", None) or address
         return any(mapped.version == network.version and mapped in network for network in self._networks)
 
+    def client(self, head: Head) -> str | None:
+        """The address of the client. Behind trusted proxies it is the last one that they forward for and that is none of theirs:
+        what stands before it the client may have made up. None when nobody knows, as for a unix socket."""
+        if not self.behind_proxy or not self.trusts(head.peer):
+            return head.peer
+        found = head.peer
+        for text in reversed(_forwarded_for(head)):
+            address = _address(text)
+            if address is None:
+                break
+            found = address
+            if not self.trusts(address):
+                break
+        return found
+
     def holds(self, path: str) -> bool:
         """Whether a request for this path is about uploads."""
         return path.startswith(self.base_path) or path == self.base_path[:-1]
@@ -144,6 +159,24 @@ def _forwarded(head: Head, scheme: str, host: str | None) -> tuple[str, str | No
         found.setdefault(key.strip().lower(), _unquoted(value.strip()))
     name, proto = found.get("host") or name, (found.get("proto") or proto).lower()
     return (proto if proto in ("http", "https") else scheme), (name or host)
+
+
+def _forwarded_for(head: Head) -> list[str]:
+    """The addresses that proxies forward for, the client's side first; `Forwarded` wins over X-Forwarded-For."""
+    pairs = (pair.partition("=") for pair in _FORWARDED.findall(",".join(head.headers.getall("Forwarded", []))))
+    found = [_unquoted(value.strip()) for key, _, value in pairs if key.strip().lower() == "for"]
+    return found or ",".join(head.headers.getall("X-Forwarded-For", [])).split(",")
+
+
+def _address(text: str) -> str | None:
+    """The IP address in a forwarded value such as `192.0.2.1:4711` or `[2001:db8::1]:80`; None for other text."""
+    text = text.strip()
+    if match := re.fullmatch(r"\[([^\]]*)\](:\d+)?|([\d.]+):\d+", text, re.ASCII):
+        text = match[1] or match[3]
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        return None
 
 
 def _unquoted(value: str) -> str:

@@ -63,7 +63,7 @@ def serve(path: Path | None) -> None:
     from .listening import is_open, listening, urls
 
     config, registry = configure(path)
-    server, log_options = config.server, config.logging.model_dump()
+    server, log_options = config.server, config.logging.model_dump(exclude={"requests"})
     if server.processes > 1 and not hasattr(os, "fork"):
         raise StartError(f"server.workers: several workers need os.fork, which {sys.platform} lacks; write 1")
     logs.set_up(**log_options)

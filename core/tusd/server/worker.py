@@ -19,6 +19,7 @@ from ..errors import StartError
 from ..registry import Backends, Registry
 from ..web.app import Extras, Listener, Site
 from ..web.limits import Limits
+from .logs import request_log
 
 logger = logging.getLogger("tusd")
 
@@ -118,6 +119,7 @@ async def _site(
             index=server.index,
             profile=config.debug.profile,
         ),
+        log=request_log() if config.logging.requests else None,
     )
     await site.start([Listener(sock) for sock in sockets])
     try:

@@ -22,6 +22,7 @@ from .handler import Handler
 from .health import Check, Health
 from .limits import Limits
 from .pages import admin_pages, public_pages
+from .requests import RequestLog
 from .watch import Watch
 
 logger = logging.getLogger("tusd.web")
@@ -72,12 +73,13 @@ class Site:
         limits: Limits,
         extras: Extras,
         informational: bool = True,
+        log: RequestLog | None = None,
     ) -> None:
         dialects = Dialects(engine.policy, origins, informational=informational)
         self._extras = extras
         self._origins = origins
         self._health = Health(extras.checks)
-        self._handle = partial(Handler, engine, dialects, origins=origins, cors=cors, metrics=metrics, limits=limits)
+        self._handle = partial(Handler, engine, dialects, origins=origins, cors=cors, metrics=metrics, limits=limits, log=log)
         self._limits = limits
         self._listeners: list[asyncio.Server] = []
         self._handlers: list[Handler] = []

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import re
 
 from aiohttp import web
 
@@ -18,14 +16,15 @@ from ..protocol.dialects import Dialects
 from ..protocol.messages import Head, HeaderList, Response
 from ..protocol.urls import Origins
 from .body import BUFFER_SIZE, RequestSource
+from .health import PROBES
 from .interim import Interim
 from .limits import Limits
 from .pages import Pages
 from .reply import ClientGone, send
+from .requests import Entry, RequestIds, RequestLog
 from .writing import Writer
 
 logger = logging.getLogger("tusd.web")
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 
 
@@ -42,6 +41,7 @@ class Handler:
         pages: Pages,
         metrics: Metrics,
         limits: Limits,
+        log: RequestLog | None = None,
         uploads: bool = True,
     ) -> None:
         self._engine = engine
@@ -49,6 +49,8 @@ class Handler:
         self._origins = origins
         self._cors = cors
         self._pages = pages
+        self._log = log
+        self._ids = RequestIds()
         self._uploads = uploads
         self._within = frozenset(path for path in pages if origins.holds(path))
         """Pages where uploads would be."""
@@ -62,17 +64,23 @@ class Handler:
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """aiohttp's handler. Raises `ClientGone` only."""
         head = head_of(request)
+        entry = self._ids.entry(head.headers.get("X-Request-ID"))
         source = RequestSource(request, self._buffer, self._writer, self._limits) if request.body_exists else None
         if source is not None:
             self._sources.add(source)
             if self._draining:
                 source.stop(ServerShutdown(retry_after=1))
         try:
-            return await self._answer(request, head, source)
+            return await self._answer(request, head, source, entry)
+        except BaseException as error:
+            entry.outcome = "client-gone" if isinstance(error, ClientGone) else "cancelled"
+            raise
         finally:
             if source is not None:
                 self._sources.discard(source)
                 source.close()
+            if self._log is not None:
+                self._note(self._log, request, head, entry)
 
     def drain(self) -> None:
         """Make running appends stop, and those that are still to begin; their bytes are kept."""
@@ -80,72 +88,105 @@ class Handler:
         for source in tuple(self._sources):
             source.stop(ServerShutdown(retry_after=1))
 
-    async def _answer(self, request: web.BaseRequest, head: Head, source: RequestSource | None) -> web.StreamResponse:
+    def _note(self, log: RequestLog, request: web.BaseRequest, head: Head, entry: Entry) -> None:
+        if entry.status == 200 and head.path in PROBES:
+            return  # every few seconds, and nothing happened
+        entry.method, entry.path = head.method, head.path
+        entry.id_at = len(self._origins.base_path) if self._origins.holds(head.path) else 0
+        entry.peer = self._origins.client(head)
+        entry.received = request.content.total_bytes
+        if request.transport is None and entry.outcome == "ok":
+            entry.outcome = "client-gone"
+        entry.end()
+        log(entry)
+
+    async def _answer(
+        self, request: web.BaseRequest, head: Head, source: RequestSource | None, entry: Entry
+    ) -> web.StreamResponse:
         if (
             not self._origins.holds(head.path)
             or (head.path in self._within and head.method in ("GET", "HEAD"))
             or not self._uploads
         ):
-            return await self._outside(request, head, source)
+            return await self._outside(request, head, source, entry)
         self._metrics.add(REQUESTS, labels=(head.method if head.method in _METHODS else "other",))
         dialect = self._dialects.of(head)
-        cors: HeaderList = []
+        extra: HeaderList = []
         try:
-            cors = self._cors.headers(head)
+            extra = self._cors.headers(head)
             if getattr(request.protocol, "surplus", False):
                 raise TooManyConnections(retry_after=1)
             if _recoded(head):
                 raise NotSupported("of the transfer codings only chunked is supported")
             interim = Interim(request, dialect, head) if source is not None and dialect.tells(head) else None
             exchange = Exchange(head, dialect.read(head), source or Empty(), interim)
+            entry.concerns(exchange.request)
             async with self._engine(exchange) as outcome:
-                return await send(request, dialect.write(head, outcome), cors, close=_closes(head, source))
+                entry.concerns(outcome)
+                response = dialect.write(head, outcome)
+                return await send(request, response, extra, close=_closes(head, source), entry=entry)
         except InternalError as error:
-            return await self._fail(request, head, error, cors, source)
+            return await self._fail(request, head, error, extra, source, entry)
         except TusError as error:
             if isinstance(error, OriginNotAllowed):
                 logger.warning("%s %s: %s", head.method, error.code, error)
-            return await self._refuse(request, head, error, cors, source)
+            return await self._refuse(request, head, error, extra, source, entry)
         except ClientGone:
             raise
         except Exception as error:
-            return await self._fail(request, head, error, cors, source)
+            return await self._fail(request, head, error, extra, source, entry)
 
     async def _refuse(
-        self, request: web.BaseRequest, head: Head, error: TusError, cors: HeaderList, source: RequestSource | None
+        self,
+        request: web.BaseRequest,
+        head: Head,
+        error: TusError,
+        extra: HeaderList,
+        source: RequestSource | None,
+        entry: Entry,
     ) -> web.StreamResponse:
         response = self._dialects.of(head).refuse(head, error)
+        entry.fails(error)
         self._metrics.add(ERRORS, labels=(str(response.status), error.code))
-        return await send(request, response, cors, close=_closes(head, source) or isinstance(error, TooManyConnections))
+        close = _closes(head, source) or isinstance(error, TooManyConnections)
+        return await send(request, response, extra, close=close, entry=entry)
 
     async def _fail(
-        self, request: web.BaseRequest, head: Head, error: Exception, cors: HeaderList, source: RequestSource | None
+        self,
+        request: web.BaseRequest,
+        head: Head,
+        error: Exception,
+        extra: HeaderList,
+        source: RequestSource | None,
+        entry: Entry,
     ) -> web.StreamResponse:
         """A bug or an outage: the log has all of it, the client only the request's id."""
-        given = head.headers.get("X-Request-ID") or ""
-        request_id = given if _REQUEST_ID.fullmatch(given) else os.urandom(8).hex()
         if isinstance(error, InternalError):  # it knows what is wrong; whoever raised it has logged a bug's traceback
-            logger.warning("%s %s: %s (request id %s)", head.method, error.code, error, request_id)
+            logger.warning("%s %s: %s (request id %s)", head.method, error.code, error, entry.request_id)
         else:
-            logger.error("%s failed (request id %s)", head.method, request_id, exc_info=error)
+            logger.error("%s failed (request id %s)", head.method, entry.request_id, exc_info=error)
             error = InternalError()
-        return await self._refuse(request, head, error, [*cors, ("X-Request-ID", request_id)], source)
+        return await self._refuse(request, head, error, extra, source, entry)
 
-    async def _outside(self, request: web.BaseRequest, head: Head, source: RequestSource | None) -> web.StreamResponse:
+    async def _outside(
+        self, request: web.BaseRequest, head: Head, source: RequestSource | None, entry: Entry
+    ) -> web.StreamResponse:
         """What is no upload."""
         route = self._pages.get(head.path)
         if route is None:
-            response = Response(404, [("Content-Type", "text/plain; charset=utf-8")], b"not found\n")
+            response = _plain(404, "not found")
         elif head.method not in ("GET", "HEAD"):
-            response = Response(
-                405, [("Allow", "GET, HEAD"), ("Content-Type", "text/plain; charset=utf-8")], b"method not allowed\n"
-            )
+            response = _plain(405, "method not allowed", ("Allow", "GET, HEAD"))
         else:
             try:
                 response = await route(head)
             except Exception as error:  # a plugin's bug is answered as ours are
-                return await self._fail(request, head, error, [], source)
-        return await send(request, response, [], close=_closes(head, source))
+                return await self._fail(request, head, error, [], source, entry)
+        return await send(request, response, [], close=_closes(head, source), entry=entry)
+
+
+def _plain(status: int, what: str, *headers: tuple[str, str]) -> Response:
+    return Response(status, [*headers, ("Content-Type", "text/plain; charset=utf-8")], f"{what}\n".encode())
 
 
 def head_of(request: web.BaseRequest) -> Head:

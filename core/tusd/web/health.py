@@ -15,7 +15,7 @@ _FRESH = 1.0
 """Seconds for which an answer of the backends counts: whoever asks more often asks them no more often."""
 _PATIENCE = 2.0
 """Seconds that a backend gets to answer."""
-_LIVES, _READY = "/healthz", "/readyz"
+PROBES = _LIVES, _READY = "/healthz", "/readyz"
 
 
 class Health:

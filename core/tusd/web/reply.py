@@ -13,6 +13,7 @@ from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 
 from ..protocol.messages import HeaderList, Response
+from .requests import Entry
 
 _REASONS = {status.value: status.phrase for status in HTTPStatus} | {460: "Checksum Mismatch"}
 _OURS: HeaderList = [("X-Content-Type-Options", "nosniff"), ("Server", "tusd")]
@@ -22,13 +23,20 @@ class ClientGone(ConnectionError):
     """The client went away while it was answered; nobody is left to tell, and nothing is wrong."""
 
 
-async def send(request: web.BaseRequest, response: Response, extra: HeaderList, *, close: bool) -> web.StreamResponse:
-    """Send a streamed body; aiohttp sends what else is left. `close`: nothing may follow on this connection.
+async def send(
+    request: web.BaseRequest, response: Response, extra: HeaderList, *, close: bool, entry: Entry
+) -> web.StreamResponse:
+    """Send a streamed body; aiohttp sends what else is left. `close`: nothing may follow on this connection. `entry` is told what is sent.
 
     Raises `ClientGone`."""
     headers = response.headers + extra + _OURS
+    if entry.id_given or response.status >= 400:
+        headers.append(("X-Request-ID", entry.request_id))
+    entry.status = response.status
     if response.stream is not None:
-        return await _send_stream(request, response, headers, close=close)
+        return await _send_stream(request, response, headers, close=close, entry=entry)
+    if request.method != "HEAD":
+        entry.sent = len(response.body)
     transport = request.transport
     if transport is not None and transport.get_write_buffer_size() == 0:
         return _Reply(response.status, headers, response.body, close=close)
@@ -104,7 +112,9 @@ def _reason(status: int) -> str:
     return _REASONS.get(status, "Unknown")
 
 
-async def _send_stream(request: web.BaseRequest, response: Response, headers: HeaderList, *, close: bool) -> web.StreamResponse:
+async def _send_stream(
+    request: web.BaseRequest, response: Response, headers: HeaderList, *, close: bool, entry: Entry
+) -> web.StreamResponse:
     reply = web.StreamResponse(status=response.status, headers=CIMultiDict(headers))
     reply.content_length = response.length
     if close:
@@ -116,8 +126,10 @@ async def _send_stream(request: web.BaseRequest, response: Response, headers: He
         await _sent(reply.prepare(request))
         if first:
             await _sent(reply.write(first))
+            entry.sent = len(first)
         async for piece in stream:
             await _sent(reply.write(piece))
+            entry.sent += len(piece)
         await _sent(reply.write_eof())
     except BaseException:
         if reply.prepared and request.transport is not None:
