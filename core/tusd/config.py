@@ -431,6 +431,12 @@ def read_config(path: Path | None) -> tuple[Config, list[ConfigError]]:
     return config, [*document.errors, *(error for error in reader.errors if error.path not in failed)]
 
 
+def read_mapping(data: Mapping[str, object]) -> tuple[Config, list[ConfigError]]:
+    """The same of what a file would hold, from within a program. `${...}` is not replaced."""
+    reader = _Sections(dict(data), Places("config"))
+    return reader.config("config", Path()), reader.errors
+
+
 class _Sections:
     """Reads the sections of a file, collecting errors."""
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..config import SEAMS, Config, PluginEntry, StartErrors, read_config
+from ..config import SEAMS, Config, PluginEntry, StartErrors, read_config, read_mapping
 from ..errors import PluginError, StartError
 from ..options import option_errors
 from ..plugin import DataStore, Dispatcher, Limiter, Locker, Metrics, Options, Routes, Scope, Worker
@@ -113,9 +113,9 @@ class Registry:
             )
 
 
-def configure(path: Path | None) -> tuple[Config, Registry]:
-    """Read a configuration file and load its plugins. Raises `StartErrors` with all that is wrong with either."""
-    config, errors = read_config(path)
+def configure(source: Path | Mapping[str, object] | None) -> tuple[Config, Registry]:
+    """Read a configuration file, or what one would hold, and load its plugins. Raises `StartErrors` with all that is wrong with either."""
+    config, errors = read_mapping(source) if isinstance(source, Mapping) else read_config(source)
     found: list[StartError] = [*errors]
     try:
         registry = Registry(config)

@@ -13,12 +13,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Literal
 
-from ..config import Config, ServerSection
+from ..config import Config
 from ..engine import Engine
 from ..errors import StartError
 from ..registry import Backends, Registry
 from ..web.app import Extras, Listener, Site
-from ..web.limits import Limits
+from ..web.configured import engine_of, limits_of
 from .logs import request_log
 
 logger = logging.getLogger("tusd")
@@ -82,14 +82,7 @@ async def _serve(
 
 @asynccontextmanager
 async def _engine(config: Config, backends: Backends, stop: _Stop) -> AsyncIterator[Engine]:
-    engine = Engine(
-        store=backends.store,
-        locker=backends.locker,
-        limiters=backends.limiters,
-        dispatchers=backends.dispatchers,
-        metrics=backends.metrics,
-        policy=config.policy(),
-    )
+    engine = engine_of(config, backends)
     try:
         yield engine
     finally:
@@ -126,21 +119,6 @@ async def _site(
         yield
     finally:
         await site.stop(stop.remaining())
-
-
-def limits_of(server: ServerSection) -> Limits:
-    """What clients may take of one process."""
-    return Limits(
-        read_timeout=server.read_timeout,
-        min_transfer_rate=server.min_transfer_rate,
-        write_timeout=server.write_timeout,
-        header_timeout=server.header_timeout,
-        keepalive_timeout=server.keepalive_timeout,
-        max_connections=server.connections_each,
-        max_header_size=server.max_header_size,
-        max_headers=server.max_headers,
-        max_head_size=server.max_head_size,
-    )
 
 
 class _Stop:

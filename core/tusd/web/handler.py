@@ -118,6 +118,8 @@ class Handler:
                 raise TooManyConnections(retry_after=1)
             if _recoded(head):
                 raise NotSupported("of the transfer codings only chunked is supported")
+            if source is not None and isinstance(request, web.Request) and _content_coded(head):
+                raise NotSupported("a body with a Content-Encoding is not taken here")
             interim = Interim(request, dialect, head) if source is not None and dialect.tells(head) else None
             exchange = Exchange(head, dialect.read(head), source or Empty(), interim)
             entry.concerns(exchange.request)
@@ -215,3 +217,8 @@ def _recoded(head: Head) -> bool:
     """Whether the body has a transfer coding besides `chunked`, which nobody here undoes (RFC 9112 section 6.1)."""
     codings = head.headers.getall("Transfer-Encoding", [])
     return bool(codings) and ",".join(codings).strip(" \t").lower() != "chunked"
+
+
+def _content_coded(head: Head) -> bool:
+    """Whether aiohttp undoes the body's content coding before we see it, unless told not to: the offset would not count what was sent."""
+    return head.headers.get("Content-Encoding") not in (None, "identity")

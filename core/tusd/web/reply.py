@@ -38,7 +38,8 @@ async def send(
     if request.method != "HEAD":
         entry.sent = len(response.body)
     transport = request.transport
-    if transport is not None and transport.get_write_buffer_size() == 0:
+    inside = isinstance(request, web.Request)  # of an application, whose middlewares may change the answer
+    if not inside and transport is not None and transport.get_write_buffer_size() == 0:
         return _Reply(response.status, headers, response.body, close=close)
     reply = web.Response(
         status=response.status, reason=_reason(response.status), headers=CIMultiDict(headers), body=response.body
