@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from tests.configs import load_config
 from tusd import yaml_marks
-from tusd.config import Config, PluginEntry, StartErrors
+from tusd.config import Config, PluginEntry, ServerSection, StartErrors
 from tusd.errors import ConfigError
 from tusd.model import Extension
 from tusd.protocol.cors import Cors
@@ -320,7 +320,7 @@ def test_a_file_that_cannot_be_used(tmp_path: Path, text: str | bytes, expected:
             "server:\n  cors:\n    alow_origins: []",
             '3:5 server.cors.alow_origins: unknown option (did you mean "allow_origins"?)',
         ),
-        ("logging: {qqq: 1}", "1:11 logging.qqq: unknown option; the options here are format, level, full_upload_ids"),
+        ("logging: {qqq: 1}", "1:11 logging.qqq: unknown option; the options here are format, level, requests, full_upload_ids"),
         ("server: [1]", "1:1 server: must be a mapping of options"),
         ("server: x", "1:1 server: must be a mapping of options"),
         ("server: {cors: x}", "1:10 server.cors: must be a mapping of options"),
@@ -356,6 +356,12 @@ def test_a_file_that_cannot_be_used(tmp_path: Path, text: str | bytes, expected:
         ("server: {read_timeout: 5 parsecs}", "1:10 server.read_timeout: not a duration; write 30s, 250ms, 1h30m, 7d"),
         ("server: {keepalive_timeout: -1}", "1:10 server.keepalive_timeout: should be greater than or equal to 0"),
         ("server: {max_header_size: 10}", "1:10 server.max_header_size: should be greater than or equal to 1024"),
+        ("server: {min_transfer_rate: 0}", "1:10 server.min_transfer_rate: 0 is no limit; leave it out instead"),
+        ("server: {max_connections: 0}", "1:10 server.max_connections: should be greater than or equal to 1"),
+        ("server: {max_headers: 5}", "1:10 server.max_headers: should be greater than or equal to 32"),
+        ("server: {max_head_size: 1}", "1:10 server.max_head_size: should be greater than or equal to 4096"),
+        ("server: {header_timeout: 0}", "1:10 server.header_timeout: should be greater than 0"),
+        ("server: {write_timeout: 0}", "1:10 server.write_timeout: should be greater than 0"),
         ("server: {loop: trio}", "1:10 server.loop: should be 'auto', 'uvloop' or 'asyncio'"),
         ("server: {cors: {allow_origins: ['(']}}", "1:33 server.cors.allow_origins[0]: not a regular expression: missing )"),
         ("server: {cors: {allow_headers: ['a b']}}", "1:33 server.cors.allow_headers[0]: not the name of a header or method"),
@@ -416,3 +422,9 @@ def test_permissions(mode: str, bits: int) -> None:
     from tusd.builtin.file_storage import FileStorage
 
     assert FileStorage.Options.model_validate({"file_mode": yaml.safe_load(mode)}).file_mode == bits
+
+
+def test_connections_are_shared_out_over_the_workers() -> None:
+    assert ServerSection().connections_each is None
+    assert ServerSection(max_connections=10).connections_each == 10
+    assert ServerSection(max_connections=10, workers=4).connections_each == 3

@@ -18,7 +18,7 @@ import yaml
 
 from tests.configs import load_config
 from tusd import plugin, registry
-from tusd.config import Config, StartErrors
+from tusd.config import SEAMS, SECTIONS, Config, StartErrors
 from tusd.errors import PluginError
 from tusd.options import MASK, shown
 from tusd.registry import Backends, Loaded, Registry
@@ -472,7 +472,7 @@ def test_the_schema_has_the_core_and_what_is_installed(good: Any, faulty: None) 
     schema = registry.json_schema()
     json.dumps(schema)
     properties = schema["properties"]
-    assert set(properties) == {"server", "uploads", "logging", "storage", "locking", "limiting", "hooks", "metrics", "plugins"}
+    assert set(properties) == {*SECTIONS, *SEAMS}
     storages = {choice["properties"]["use"].get("const"): choice for choice in properties["storage"]["anyOf"][0]["anyOf"]}
     assert {"file", "memory", "shelf", "both", None} <= set(storages)
     assert "absent" not in storages

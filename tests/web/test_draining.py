@@ -109,3 +109,30 @@ def test_many_running_appends(server: Served) -> None:
         assert connection.answer()["Upload-Offset"] == str(size // 2)
         connection.close()
         assert server.stored(path) == body[: size // 2]
+
+
+@pytest.mark.parametrize("sends", [b"", b"HEAD /fil", request("OPTIONS", "/files/")])
+def test_connections_accepted_in_the_instant_of_the_stop_do_not_hang(serve: Serve, sends: bytes) -> None:
+    """While a slow hook holds the end up: the connections were made, and are accepted in the turn of the event loop that stops."""
+    server = serve(dispatchers=[SlowFinish()])
+    path = server.create(5)
+    with server.connect() as busy:
+        busy.send(patch(path, 0, b"hello"))
+        server.wait_for_offset(path, 5)
+        server.loop.call_soon_threadsafe(time.sleep, 0.2)
+        time.sleep(0.05)
+        late = [server.connect() for _ in range(20)]
+        for connection in late:
+            connection.send(sends)
+        server.begin_stop()
+        began = time.monotonic()
+        for connection in late:
+            connection.socket.settimeout(3)
+            try:
+                while connection.socket.recv(65536):
+                    pass
+            except ConnectionResetError:
+                pass
+            connection.close()
+        assert time.monotonic() - began < 0.3, "they waited for the one that is busy"
+        assert busy.answer().status == 204

@@ -110,13 +110,26 @@ class Site:
     async def stop(self, timeout: float) -> None:
         """Stop accepting, make running appends stop with their bytes kept, and wait for the answers, `timeout` seconds at the most."""
         self._health.draining = True
-        for listener in self._listeners:
-            listener.close()
         for handler in self._handlers:
             handler.drain()
+        await _let_in(self._listeners)
+        for listener in self._listeners:
+            listener.close()
         await asyncio.gather(*(_close(server, timeout) for server in self._servers))
         for watch in self._watches:
             watch.stop()
+
+
+async def _let_in(listeners: Sequence[asyncio.Server]) -> None:
+    """Accept no more, and let those in that are accepted: asyncio opens them one turn of the loop later, and would leave them open, known to
+    nobody, if their listener were closed by then."""
+    loop = asyncio.get_running_loop()
+    if not isinstance(loop, asyncio.SelectorEventLoop):
+        return
+    for listener in listeners:
+        for sock in listener.sockets:
+            loop.remove_reader(sock.fileno())
+    await asyncio.sleep(0)
 
 
 async def _close(server: Server, timeout: float) -> None:
