@@ -51,6 +51,7 @@ EXPOSE_HEADERS = (
     "Tus-Extension",
     "Tus-Checksum-Algorithm",
     "Retry-After",
+    "X-Request-ID",
 )
 
 

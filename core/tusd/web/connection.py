@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 from typing import Any, cast
 
@@ -69,8 +70,7 @@ class Connection(web.RequestHandler):
         self._head_since = self._head_since or self._loop.time()
         self._head_size += size
         if self._head_size > self._limits.max_head_size and self.wire is not None:
-            logger.info("malformed request: the head is too long")
-            self.wire.write(raw(_invalid(f"the head of the request is longer than {self._limits.max_head_size} bytes")))
+            self.wire.write(raw(self._malformed(f"its head is longer than {self._limits.max_head_size} bytes")))
             self.force_close()
 
     @property
@@ -108,20 +108,22 @@ class Connection(web.RequestHandler):
         if isinstance(exc, ClientGone):
             raise exc  # aiohttp ends the connection then, and says nothing
         if status == 400:
-            what = _without_quotes(message or "")
-            logger.info("malformed request: %s", what)
-            return last(_invalid(f"the request is malformed: {what}"))
+            return last(self._malformed(_without_quotes(message or "")))
         super().handle_error(request, status, exc, message)  # it logs, and raises when an answer has begun
-        return last(_refusal(InternalError(), status))
+        return last(_refusal(InternalError()))
+
+    def _malformed(self, what: str) -> Response:
+        response = _refusal(InvalidRequest(f"the request is malformed: {what}"))
+        request_id = os.urandom(8).hex()
+        response.headers.append(("X-Request-ID", request_id))
+        peer = self.peername[0] if isinstance(self.peername, tuple) else None
+        logger.info("malformed request: %s", what, extra={"request_id": request_id, "peer": peer})
+        return response
 
 
-def _invalid(what: str) -> Response:
-    return _refusal(InvalidRequest(what), InvalidRequest.status)
-
-
-def _refusal(error: TusError, status: int) -> Response:
+def _refusal(error: TusError) -> Response:
     headers = [("Tus-Resumable", VERSION), ("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")]
-    return Response(status, headers, f"{error.code}: {error}\n".encode("utf-8", "replace"))
+    return Response(error.status, headers, f"{error.code}: {error}\n".encode("utf-8", "replace"))
 
 
 def _without_quotes(message: str) -> str:
