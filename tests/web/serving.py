@@ -57,7 +57,54 @@ class Counted(Metrics):
         self.add(metric, value, labels)
 
 
-class Served:
+class InThread:
+    """Something that serves on an event loop in a thread of its own, until it is told to stop."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def __init__(self, loop: str) -> None:
+        self._loop_factory = LOOPS[loop]
+        self._ready: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, name="server")
+
+    def start(self) -> None:
+        """Return when it serves. Raises what made that impossible."""
+        self._thread.start()
+        self._ready.result(10)
+
+    def stop(self) -> float:
+        """Drain and end; returns the seconds that it took."""
+        began = time.monotonic()
+        if self._thread.is_alive():
+            self.loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(30)
+        assert not self._thread.is_alive(), "the server did not stop"
+        return time.monotonic() - began
+
+    async def serve(self, stop: asyncio.Event) -> None:
+        """Call `serves`, and end in order when `stop` is set."""
+        raise NotImplementedError
+
+    def serves(self) -> None:
+        """It is ready."""
+        self._ready.set_result(None)
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=self._loop_factory) as runner:
+                runner.run(self._begin())
+        except BaseException as error:
+            if not self._ready.done():
+                self._ready.set_exception(error)
+            raise
+
+    async def _begin(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        await self.serve(self._stop)
+
+
+class Served(InThread):
     """A server of one test."""
 
     def __init__(
@@ -76,9 +123,9 @@ class Served:
         extras: Mapping[str, Any] | None = None,
         **limits: Any,
     ) -> None:
+        super().__init__(loop)
         self.directory = directory
         self.metrics = Counted()
-        self._loop_factory = LOOPS[loop]
         self._storage = storage
         self._policy = policy or Policy(lock_timeout=5)
         self._origins = origins or Origins()
@@ -89,19 +136,15 @@ class Served:
         self._unix = unix
         self._admin = admin
         self._extras = extras or {}
-        self._ready: Future[None] = Future()
-        self._thread = threading.Thread(target=self._run, name="server")
         self._stop_timeout: float | None = 5.0
 
     address: Address
     admin_address: Address
-    loop: asyncio.AbstractEventLoop
     store: DataStore
     locker: Locker
 
     def __enter__(self) -> Self:
-        self._thread.start()
-        self._ready.result(10)
+        self.start()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -109,13 +152,8 @@ class Served:
 
     def stop(self, timeout: float = 5) -> float:
         """Drain and end; returns the seconds that it took."""
-        began = time.monotonic()
         self._stop_timeout = timeout
-        if self._thread.is_alive():
-            self.loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(30)
-        assert not self._thread.is_alive(), "the server did not stop"
-        return time.monotonic() - began
+        return super().stop()
 
     def begin_stop(self, timeout: float = 5) -> None:
         """Tell it to drain, and do not wait."""
@@ -189,18 +227,7 @@ class Served:
 
         return self.run(count())
 
-    def _run(self) -> None:
-        try:
-            with asyncio.Runner(loop_factory=self._loop_factory) as runner:
-                runner.run(self._serve())
-        except BaseException as error:
-            if not self._ready.done():
-                self._ready.set_exception(error)
-            raise
-
-    async def _serve(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self._stop = asyncio.Event()
+    async def serve(self, stop: asyncio.Event) -> None:
         async with self._backends() as (self.store, self.locker):
             engine = Engine(
                 store=self.store,
@@ -229,8 +256,8 @@ class Served:
                     listeners.append(Listener(stack.enter_context(socket.create_server(("127.0.0.1", 0))), admin=True))
                     self.admin_address = listeners[-1].sock.getsockname()
                 await self.site.start(listeners)
-                self._ready.set_result(None)
-                await self._stop.wait()
+                self.serves()
+                await stop.wait()
                 await self.site.stop(5 if self._stop_timeout is None else self._stop_timeout)
                 await engine.close()
 

@@ -6,10 +6,8 @@ import asyncio
 import gzip
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from tusd.config import StartErrors
 from tusd.hooks import Dispatcher, HookEvent, HookResponse, PostFinish, PreCreate
 
 from .raw import OCTETS, Connection, chunked, patch, post, request
-from .serving import LOOPS, path_of
+from .serving import LOOPS, InThread, path_of
 from .test_connections import EXPECT, SIZES, eventually
 
 KIB = 1024
@@ -40,27 +38,12 @@ class Told(Dispatcher):
         return None
 
 
-class Outer:
-    """Runs an application in a thread of its own."""
+class Outer(InThread):
+    """Runs an application."""
 
     def __init__(self, make: Callable[[], web.Application], loop: str) -> None:
+        super().__init__(loop)
         self._make = make
-        self._loop_factory = LOOPS[loop]
-        self._ready: Future[None] = Future()
-        self._thread = threading.Thread(target=self._run, name="outer")
-
-    def start(self) -> None:
-        self._thread.start()
-        self._ready.result(10)
-
-    def stop(self) -> float:
-        """Stop as aiohttp's own runner does; returns the seconds that it took."""
-        began = time.monotonic()
-        if self._thread.is_alive():
-            self.loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(30)
-        assert not self._thread.is_alive(), "the application did not stop"
-        return time.monotonic() - began
 
     def connect(self, **options: Any) -> Connection:
         return Connection(self.address, **options)
@@ -69,25 +52,14 @@ class Outer:
         assert self.runner.server is not None
         return len(self.runner.server.connections)
 
-    def _run(self) -> None:
-        try:
-            with asyncio.Runner(loop_factory=self._loop_factory) as runner:
-                runner.run(self._serve())
-        except BaseException as error:
-            if not self._ready.done():
-                self._ready.set_exception(error)
-            raise
-
-    async def _serve(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self._stop = asyncio.Event()
+    async def serve(self, stop: asyncio.Event) -> None:
         self.runner = web.AppRunner(self._make(), shutdown_timeout=5)
         await self.runner.setup()
         site = web.TCPSite(self.runner, "127.0.0.1", 0)
         await site.start()
         self.address = self.runner.addresses[0]
-        self._ready.set_result(None)
-        await self._stop.wait()
+        self.serves()
+        await stop.wait()
         await self.runner.cleanup()
 
 

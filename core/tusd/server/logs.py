@@ -87,6 +87,7 @@ def _second(second: int) -> str:
 
 
 class _Formatter(logging.Formatter):
+    fact = " %s=%s"
     worker_field = " worker={}"
 
     def __init__(self, *, full_upload_ids: bool, worker: int | None) -> None:
@@ -133,8 +134,11 @@ class _Formatter(logging.Formatter):
             shown = _ID.sub(r"\1", path)
         return shown if len(shown) <= _LONGEST_PATH else shown[:_LONGEST_PATH] + "..."
 
-    def _upload(self, entry: Entry) -> str | None:
-        return entry.upload if entry.upload is None or self._full_upload_ids else entry.upload[:SHORT_ID]
+    def _facts(self, entry: Entry) -> str:
+        """The fields that not every request has."""
+        upload = entry.upload if entry.upload is None or self._full_upload_ids else entry.upload[:SHORT_ID]
+        facts = (("code", entry.code), ("upload", upload), ("peer", entry.peer))
+        return "".join([self.fact % fact for fact in facts if fact[1]]) + self._end
 
 
 class _Handler(logging.StreamHandler[TextIO]):
@@ -198,25 +202,20 @@ class TextFormatter(_Formatter):
         return "\n".join(lines)
 
     def request(self, entry: Entry) -> str:
-        path, upload = self._path(entry), self._upload(entry)
+        path = self._path(entry)
         if not _SAFE(path):
             path = escape(path.encode("ascii", "backslashreplace").decode())
         line = (
             f"{_now()} INFO requests: {entry.method} {path} status={entry.status} outcome={entry.outcome} "
             f"ms={entry.seconds * 1000:.1f} received={entry.received} sent={entry.sent} request_id={entry.request_id}"
         )
-        if entry.code:
-            line += f" code={entry.code}"
-        if upload is not None:
-            line += f" upload={upload}"
-        if entry.peer is not None:
-            line += f" peer={entry.peer}"
-        return f"{line}{self._end}\n"
+        return f"{line}{self._facts(entry)}\n"
 
 
 class JsonFormatter(_Formatter):
     """For machines: one object a line, a traceback in `traceback`."""
 
+    fact = ', "%s": "%s"'
     worker_field = ', "worker": {}'
 
     def format(self, record: logging.LogRecord) -> str:
@@ -232,20 +231,14 @@ class JsonFormatter(_Formatter):
         return json.dumps(event)
 
     def request(self, entry: Entry) -> str:
-        path, upload = self._path(entry), self._upload(entry)
+        path = self._path(entry)
         target = f'{entry.method} {path}"' if _SAFE(path) else json.dumps(f"{entry.method} {path}")[1:]
         line = (
             f'{{"time": "{_now()}", "level": "info", "logger": "tusd.requests", "message": "{target}, '
             f'"status": {entry.status}, "outcome": "{entry.outcome}", "ms": {entry.seconds * 1000:.1f}, '
             f'"received": {entry.received}, "sent": {entry.sent}, "request_id": "{entry.request_id}"'
         )
-        if entry.code:
-            line += f', "code": "{entry.code}"'
-        if upload is not None:
-            line += f', "upload": "{upload}"'
-        if entry.peer is not None:
-            line += f', "peer": "{entry.peer}"'
-        return f"{line}{self._end}}}\n"
+        return f"{line}{self._facts(entry)}}}\n"
 
 
 _FORMATTERS: dict[Format, type[TextFormatter | JsonFormatter]] = {"text": TextFormatter, "json": JsonFormatter}

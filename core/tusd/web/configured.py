@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
 
 from ..config import Config, ServerSection
 from ..engine import Engine
@@ -25,14 +27,5 @@ def engine_of(config: Config, backends: Backends, dispatchers: Sequence[Dispatch
 
 def limits_of(server: ServerSection) -> Limits:
     """What clients may take of one process."""
-    return Limits(
-        read_timeout=server.read_timeout,
-        min_transfer_rate=server.min_transfer_rate,
-        write_timeout=server.write_timeout,
-        header_timeout=server.header_timeout,
-        keepalive_timeout=server.keepalive_timeout,
-        max_connections=server.connections_each,
-        max_header_size=server.max_header_size,
-        max_headers=server.max_headers,
-        max_head_size=server.max_head_size,
-    )
+    found: dict[str, Any] = {field.name: getattr(server, field.name) for field in fields(Limits)}
+    return Limits(**{**found, "max_connections": server.connections_each})
