@@ -51,12 +51,7 @@ def test_every_key_exists() -> None:
         elif section == "storage":
             assert option in FileStorage.Options.model_fields
         else:
-            sections: dict[str, type[config.Section]] = {
-                "server": config.ServerSection,
-                "uploads": config.UploadsSection,
-                "logging": config.LoggingSection,
-            }
-            model = sections[section]
+            model = config.SECTIONS[section]
             outer, _, inner = option.partition(".")
             assert outer in model.model_fields
             assert not inner or inner in config.CorsSection.model_fields

@@ -35,7 +35,7 @@ class Watch:
         """Connections with bytes that their clients have not taken -> how many, and since when."""
 
     def start(self) -> None:
-        """Look from now on."""
+        """Look from now on, again and again."""
         self._timer = self._loop.call_later(self._pause, self._look)
 
     def stop(self) -> None:
@@ -44,6 +44,7 @@ class Watch:
             self._timer.cancel()
 
     def _look(self) -> None:
+        self.start()
         now = self._loop.time()
         waiting: dict[Connection, tuple[int, float]] = {}
         for connection in self._server.open_connections():
@@ -60,7 +61,6 @@ class Watch:
                     logger.info("a client takes nothing of its answer; connection ended", extra={"unsent": left})
                     transport.abort()
         self._waiting = waiting
-        self._timer = self._loop.call_later(self._pause, self._look)
 
 
 def _on_its_way(transport: asyncio.Transport) -> int:
