@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ..errors import ChecksumMismatch, InvalidUploadLength, TusError, UploadInterrupted, UploadSizeExceeded
+from ..errors import ChecksumMismatch, InvalidUploadLength, MaxSizeExceeded, TusError, UploadInterrupted, UploadSizeExceeded
 from ..hooks import HookResponse
 from ..limiting import Allowance
 from ..locking import Lease
 from ..model import State
 from ..protocol import digests
-from ..protocol.messages import Append, Appended, Create, Progress
+from ..protocol.messages import Append, Appended, BodyPlan, Create, Progress
 from ..protocol.rules import plan_append, starting_state
 from ..storage import Upload
 from .body import AppendBody
@@ -49,15 +49,13 @@ async def append(context: Context, exchange: Exchange, request: Append, allowanc
 async def _begin(context: Context, upload: Upload, request: Append) -> None:
     """Remember what this request changes of the upload before any of its bytes: from here on all bytes being there must not pass for
     more than this client means by it."""
-    info, notes = upload.info, upload.info.notes
-    if request.digest is not None and request.completes:
-        notes = {**notes, digests.KEY: request.digest}
-    state, explicit = starting_state(request.completes, request.body.size, asks=asks(context, notes))
+    info = upload.info
+    state, explicit = starting_state(request.completes, request.body.size, asks=asks(context, info.notes))
     if request.completes and info.state is State.OPEN:
         state = State.OPEN  # what is saved at the end tells it
     explicit = explicit or info.explicit
-    if (state, explicit) != (info.state, info.explicit) or notes is not info.notes:
-        await upload.save(replace(info, state=state, explicit=explicit, notes=notes))
+    if (state, explicit) != (info.state, info.explicit):
+        await upload.save(replace(info, state=state, explicit=explicit))
 
 
 async def receive(
@@ -95,12 +93,24 @@ async def receive(
     answer: HookResponse | None = None
     if _ends(request.completes, upload, failure):
         answer = await complete(context, upload, exchange.head, body.digest if before == 0 else None)
+    if isinstance(failure, UploadSizeExceeded) and request.completes is not None:
+        failure = await _overrun(context, upload, plan, failure)
     if failure is not None:
-        if isinstance(failure, UploadSizeExceeded) and request.completes is not None and upload.info.offset == upload.info.length:
-            await remove(context, upload)  # longer than its client said: nobody may go on (IETF draft, Upload Append)
-            failure.gone = True
         raise failure
     return answer
+
+
+async def _overrun(context: Context, upload: Upload, plan: BodyPlan, failure: UploadSizeExceeded) -> TusError:
+    """What a body of unknown size, in the IETF's draft, has run into: the end of the upload, or the most that one request may carry."""
+    if upload.info.offset != upload.info.length:
+        return (
+            failure
+            if plan.limit is None
+            else MaxSizeExceeded("the request carried more bytes than one may; those that fit are kept")
+        )
+    await remove(context, upload)  # longer than its client said: nobody may go on (Upload Append, Server Behavior)
+    failure.gone = True
+    return failure
 
 
 def _teller(exchange: Exchange) -> Callable[[int], None] | None:

@@ -22,10 +22,12 @@ class Dialects:
         }
 
     def of(self, head: Head) -> Dialect:
-        """The dialect of a request; tus 1.0 for one that does not say."""
+        """The dialect of a request. One that does not say is of the finished standard, which asks and cancels without a header of
+        its own, or else of tus 1.0."""
         headers = head.headers
         if "Tus-Resumable" in headers or not self._ietf:
             return self.tus1
         if INTEROP in headers:  # of a version that nobody here speaks, the newest says so
             return self._ietf.get(fields.integer(headers, INTEROP) or 0, self._ietf[NEWEST.number])
-        return self._ietf[NEWEST.number] if NEWEST.completeness in headers else self.tus1
+        plain = head.method in ("HEAD", "DELETE") or NEWEST.completeness in headers
+        return self._ietf[NEWEST.number] if plain else self.tus1

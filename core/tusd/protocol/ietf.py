@@ -11,12 +11,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from http import HTTPStatus
 from types import MappingProxyType
 from typing import assert_never
 
 from ..errors import (
     ChecksumMismatch,
-    Full,
+    DigestMismatch,
     InternalError,
     InvalidContentType,
     InvalidMetadata,
@@ -83,7 +84,7 @@ class Version:
     explicit: bool = True
     """An append must say whether it completes the upload; without that it is taken for its end."""
     strict: bool = False
-    """HEAD, GET and DELETE with fields that describe an append, and a creation with Upload-Offset, are refused."""
+    """HEAD, GET and DELETE with fields that describe a body, and a creation with Upload-Offset, are refused."""
     lifetime: str = "max-age"
     """The limit that tells how long the upload stays."""
     appended: int = 204
@@ -189,7 +190,6 @@ class Ietf:
             length=_length(head, offset, body.size, completes=completes),
             body=self._checked(body, completes=completes),
             completes=completes,
-            digest=_digest(head),
         )
 
     def _completes(self, head: Head) -> bool | None:
@@ -198,7 +198,7 @@ class Ietf:
         return said if said is None else said is not self.version.inverted
 
     def _check_bare(self, head: Head) -> None:
-        for name in ("Upload-Offset", self.version.completeness):
+        for name in ("Upload-Offset", "Upload-Length", self.version.completeness):
             if self.version.strict and name in head.headers:
                 raise InvalidRequest(f"{name} has no meaning in this request")
 
@@ -222,11 +222,13 @@ class Ietf:
     def write(self, head: Head, outcome: Outcome) -> Response:
         """The answer to a request that succeeded."""
         match outcome:
-            case Created(info, _, answer):
+            case Appended(info, answer) if info.state is not State.COMPLETE:
+                return merged(Response(self.version.appended, self._common() + self._state(info)), answer)
+            case Created(info, answer=answer) | Appended(
+                info, answer
+            ):  # the last append is answered as the creation would have been
                 found = [("Location", self.origins.upload_url(head, info.id)), *self._state(info), *self._limits(info)]
                 return merged(Response(201, self._common() + found), answer)
-            case Appended(info, answer):
-                return merged(Response(self.version.appended, self._common() + self._state(info)), answer)
             case Inspected(info):
                 found = [*self._state(info), *self._limits(info), ("Cache-Control", "no-store")]
                 if info.length is not None:
@@ -235,8 +237,10 @@ class Ietf:
             case Terminated(answer):
                 return merged(Response(204, self._common()), answer)
             case Discovered():
-                accepts = ("Accept-Patch", PARTIAL_UPLOAD)
-                return Response(204, [*self._common(), ("Upload-Limit", limits(self.policy)), accepts])
+                found = [*self._common(), ("Accept-Patch", PARTIAL_UPLOAD)]
+                if Extension.CREATION in self.policy.extensions:
+                    found.append(("Upload-Limit", limits(self.policy, lifetime=self.version.lifetime)))
+                return Response(204, found)
             case Reading():
                 raise AssertionError("no request of this dialect reads")
             case _:
@@ -281,7 +285,6 @@ class Ietf:
 
         Clients of the draft try again after a 5xx and give up after a 4xx, so whatever is temporary is 503."""
         status = self._status(error)
-        problem = self._problem(error) | {"status": status, "code": error.code}
         found = [*self._common(), ("Content-Type", "application/problem+json"), ("Cache-Control", "no-store")]
         if error.temporary or error.retry_after is not None:
             found.append(("Retry-After", str(max(1, math.ceil(error.retry_after or 1)))))
@@ -292,48 +295,51 @@ class Ietf:
         if status == 413:
             found.append(("Upload-Limit", limits(self.policy, error.info, utcnow(), self.version.lifetime)))
         found += self._standing(head, error)
-        return merged(Response(status, found, json.dumps(problem).encode("ascii") + b"\n"), error.hook)
+        response = Response(status, found, json.dumps(self._problem(error, status)).encode("ascii") + b"\n")
+        if error.hook is not None and error.hook.body:  # its own text, which is no problem details unless it says so
+            response.headers = [(name, value) for name, value in found if name != "Content-Type"]
+        return merged(response, error.hook)
 
     def _standing(self, head: Head, error: TusError) -> HeaderList:
         """Whether, and where, the client may go on."""
+        if isinstance(error, (UploadRejected, DigestMismatch)):
+            return [self._complete(True)]  # the last word about the upload: nobody wants any more of it
         method, info = method_meant(head), error.info
-        if error.gone or isinstance(error, UploadRejected):
-            return [self._complete(True)]  # nobody wants any more of it
-        if info is None or method not in ("POST", "PUT", "PATCH"):
+        if method not in ("POST", "PUT", "PATCH"):
             return []
-        # A mismatch is answered with false whatever the upload is; all that was sent and cannot be finished counts as complete.
-        over = info.state in (State.FINISHING, State.COMPLETE) and not isinstance(error, MismatchedOffset)
-        found = [self._complete(over), ("Upload-Offset", str(info.offset))]
-        if method != "PATCH":
-            found.append(("Location", self.origins.upload_url(head, info.id)))
+        found = [self._complete(False)]  # also of a complete upload: it says whose answer this is
+        if info is not None:
+            found.append(("Upload-Offset", str(info.offset)))
+            if method != "PATCH":
+                found.append(("Location", self.origins.upload_url(head, info.id)))
         return found
 
     def _status(self, error: TusError) -> int:
-        match error:
-            case UploadSizeExceeded(info=UploadInfo(length=int())) | ChecksumMismatch() | UnsupportedVersion():
-                return 400
-            case Full():
-                return error.status
-            case _:
-                return 503 if error.temporary else error.status
+        if isinstance(error, (ChecksumMismatch, UnsupportedVersion)) or _past_length(error):
+            return 400
+        return 503 if error.temporary else error.status
 
-    def _problem(self, error: TusError) -> dict[str, object]:
-        """Type and title, and the members that the draft gives to its types."""
-        title = error.message if isinstance(error, InternalError) else str(error)
+    def _problem(self, error: TusError, status: int) -> dict[str, object]:
+        """The members of the problem details; those that the draft gives to its types, and our `code`."""
+        detail = error.message if isinstance(error, InternalError) else str(error)
+        kind, title = "about:blank", HTTPStatus(status).phrase
+        more: dict[str, object] = {}
         match error:
             case MismatchedOffset(info=UploadInfo() as info, provided=provided):
-                return {
-                    "type": _PROBLEMS + "mismatching-upload-offset",
-                    "title": title,
-                    "expected-offset": info.offset,
-                    "provided-offset": provided,
-                }
-            case InvalidUploadLength() | UploadSizeExceeded(info=UploadInfo(length=int())):
-                return {"type": _PROBLEMS + "inconsistent-upload-length", "title": title}
+                kind, title = _PROBLEMS + "mismatching-upload-offset", "Mismatching Upload Offset"
+                more = {"expected-offset": info.offset, "provided-offset": provided}
+            case InvalidUploadLength():
+                kind, title = _PROBLEMS + "inconsistent-upload-length", "Inconsistent Upload Length Values"
             case UploadCompleted():
-                return {"type": _PROBLEMS + "completed-upload", "title": title}
-            case _:
-                return {"type": "about:blank", "title": title}
+                kind, title = _PROBLEMS + "completed-upload", "Upload Is Completed"
+            case _ if _past_length(error):
+                kind, title = _PROBLEMS + "inconsistent-upload-length", "Inconsistent Upload Length Values"
+        return {"type": kind, "title": title, "status": status, "detail": detail, "code": error.code, **more}
+
+
+def _past_length(error: TusError) -> bool:
+    """Whether a body was longer than the length that its upload was said to have."""
+    return isinstance(error, UploadSizeExceeded) and (error.gone or (error.info is not None and error.info.length is not None))
 
 
 def limits(policy: Policy, info: UploadInfo | None = None, now: datetime | None = None, lifetime: str = "max-age") -> str:
@@ -351,17 +357,19 @@ def limits(policy: Policy, info: UploadInfo | None = None, now: datetime | None 
         if moment is not None:
             found[lifetime] = max(0, int((moment - now).total_seconds()))
     elif policy.expire_after is not None and policy.has(Extension.EXPIRATION):
-        found[lifetime] = int(policy.expire_after)
+        found[lifetime] = int(min(policy.expire_after, _SF_MAX))
     return fields.dictionary(found or {"min-size": 0})
 
 
 def _length(head: Head, offset: int, size: int | None, *, completes: bool) -> int | None:
     """The length that a request tells, in either of two ways or in both."""
     stated = fields.integer(head.headers, "Upload-Length")
-    derived = offset + size if completes and size is not None else None
-    if stated is not None and derived is not None and stated != derived:
-        raise InvalidUploadLength(f"Upload-Length is {stated}, but the upload ends at {derived} with this request")
-    return stated if derived is None else derived
+    if size is None:
+        return stated
+    stop = offset + size
+    if stated is not None and (stop > stated or (completes and stop != stated)):
+        raise InvalidUploadLength(f"Upload-Length is {stated}, but the content of this request ends at {stop}")
+    return stop if completes else stated
 
 
 def _media_type(head: Head) -> str:

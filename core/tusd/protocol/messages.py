@@ -89,8 +89,6 @@ class Append:
     """A length declared now, for an upload whose length was deferred."""
     completes: bool | None = None
     """As in `Create`."""
-    digest: str | None = None
-    """As in `Create`; it replaces what an earlier request said."""
 
 
 @dataclass(frozen=True, slots=True)

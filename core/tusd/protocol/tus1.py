@@ -211,7 +211,7 @@ class Tus1:
             found.append(("Tus-Max-Size", str(max_size)))
         if Extension.CHECKSUM in extensions:
             found.append(("Tus-Checksum-Algorithm", ",".join(h.ALGORITHMS)))
-        if self.policy.ietf:
+        if self.policy.ietf and Extension.CREATION in self.policy.extensions:
             found.append(("Upload-Limit", limits(self.policy)))
         return Response(200, found)
 

@@ -22,13 +22,14 @@ class Interim:
         self._next = time.monotonic() + _EVERY
 
     def __call__(self, news: News) -> None:
-        """Send it, unless the client does not even take what was sent before. Of progress, no more than one a second."""
+        """Send it; this never waits. Of progress no more than one a second, and none to a client that does not read: it can do
+        without. That its upload exists it has to know, and is told once a request."""
         transport = self._request.transport
-        if transport is None or transport.is_closing() or transport.get_write_buffer_size() or self._request.version < (1, 1):
+        if transport is None or transport.is_closing() or self._request.version < (1, 1):
             return
         if isinstance(news, Progress):
             now = time.monotonic()
-            if now < self._next:
+            if now < self._next or transport.get_write_buffer_size():
                 return
             self._next = now + _EVERY
         lines = [f"{name}: {value}" for name, value in self._dialect.interim(self._head, news)]
