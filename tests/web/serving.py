@@ -121,6 +121,7 @@ class Served(InThread):
         unix: bool = False,
         admin: bool = False,
         extras: Mapping[str, Any] | None = None,
+        informational: bool = True,
         **limits: Any,
     ) -> None:
         super().__init__(loop)
@@ -136,6 +137,7 @@ class Served(InThread):
         self._unix = unix
         self._admin = admin
         self._extras = extras or {}
+        self._informational = informational
         self._stop_timeout: float | None = 5.0
 
     address: Address
@@ -249,6 +251,7 @@ class Served(InThread):
                 metrics=self.metrics,
                 limits=self._limits,
                 extras=Extras(**{"routes": routes, "checks": checks, **self._extras}),
+                informational=self._informational,
             )
             with contextlib.ExitStack() as stack:
                 listeners = [Listener(stack.enter_context(self._listen()))]
