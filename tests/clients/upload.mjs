@@ -28,7 +28,8 @@ const options = {
 }
 if (job.urls) options.urlStorage = new tus.FileUrlStorage(job.urls)
 // With a deferred length the input must not be a file: the client would take its pieces to be as long as chunkSize.
-const input = fs.createReadStream(job.file)
+// In the IETF's draft it must not be one either: of a file in several pieces the client never says which is the last.
+const input = options.protocol && !options.uploadLengthDeferred ? fs.readFileSync(job.file) : fs.createReadStream(job.file)
 const upload = new tus.Upload(options.uploadLengthDeferred ? input.pipe(new PassThrough()) : input, options)
 if (job.resume) {
   const previous = await upload.findPreviousUploads()

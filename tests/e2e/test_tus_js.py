@@ -147,3 +147,49 @@ def test_goes_on_after_the_server_was_stopped_in_order(tusd_server: Start, tmp_p
     assert last["event"] == "success"
     assert urls == {last["url"]}, "the client started over"
     assert downloaded_sha256(last["url"]) == sha256(file)
+
+
+IETF = ["ietf-draft-03", "ietf-draft-05"]  # interop versions 5 and 6
+
+
+@pytest.mark.parametrize("protocol", IETF)
+@pytest.mark.parametrize("size", [1, 5 * MIB + 7])
+def test_speaks_the_ietf_draft(tusd_server: Start, tmp_path: Path, protocol: str, size: int) -> None:
+    server, file = tusd_server(), random_file(tmp_path / "file", size)
+    last = Client(server, file, {"protocol": protocol}).wait()
+    assert last["event"] == "success"
+    assert downloaded_sha256(last["url"]) == sha256(file)
+
+
+@pytest.mark.parametrize("protocol", IETF)
+def test_speaks_the_ietf_draft_without_knowing_the_length(tusd_server: Start, tmp_path: Path, protocol: str) -> None:
+    server, file = tusd_server(), random_file(tmp_path / "file", 5 * MIB + 11)
+    last = Client(server, file, {"protocol": protocol, "uploadLengthDeferred": True}).wait()
+    assert last["event"] == "success"
+    assert downloaded_sha256(last["url"]) == sha256(file)
+
+
+@pytest.mark.parametrize("protocol", IETF)
+def test_resumes_in_the_ietf_draft(tusd_server: Start, tmp_path: Path, protocol: str) -> None:
+    server, file = tusd_server(), random_file(tmp_path / "file", 8 * MIB)
+    urls = str(tmp_path / "urls.json")
+    events = list(Client(server, file, {"protocol": protocol}, urls=urls, abortAt=3 * MIB).events())
+    first = next(event for event in events if event["event"] == "aborted")
+    assert 3 * MIB <= offset(first["url"]) < 8 * MIB
+    again = list(Client(server, file, {"protocol": protocol}, urls=urls, resume=True).events())
+    assert again[-1] == {"event": "success", "url": first["url"]}
+    assert downloaded_sha256(first["url"]) == sha256(file)
+
+
+@pytest.mark.parametrize("protocol", IETF)
+def test_goes_on_in_the_ietf_draft_after_the_server_was_killed(tusd_server: Start, tmp_path: Path, protocol: str) -> None:
+    server, file = tusd_server(), random_file(tmp_path / "file", 24 * MIB)
+    killed, last = False, {}
+    for last in Client(server, file, {"protocol": protocol, "chunkSize": 32 * MIB}).events():
+        if last["event"] == "progress" and not killed and last["sent"] > 6 * MIB:
+            killed = True
+            server.kill()
+            server.start()
+    assert killed
+    assert last["event"] == "success"
+    assert downloaded_sha256(last["url"]) == sha256(file)
