@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.protocol.heads import ID, head, info
+
 from tusd import config, errors
 from tusd.config import ServerSection, UploadsSection
 from tusd.errors import InternalError, StartError, TusError
+from tusd.protocol.ietf import INTEROP, Ietf
+from tusd.protocol.rules import Policy
+from tusd.protocol.urls import Origins
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "errors.md"
 
@@ -69,6 +75,30 @@ def test_no_error_lies_deeper() -> None:
 def test_every_start_error_has_its_row() -> None:
     modules = (errors.__name__, config.__name__)
     assert set(page()[1]) == {kind.__name__ for kind in below(StartError) if kind.__module__ in modules}
+
+
+def test_problem_types_of_the_draft() -> None:
+    section = PAGE.read_text().split("## In the IETF draft\n")[1].split("\n## ")[0]
+    dialect, asked = Ietf(Policy(), Origins()), head("PATCH", f"/files/{ID}", {INTEROP: "8"}, tus=False)
+
+    def told(error: TusError) -> dict[str, object]:
+        found = dialect.refuse(asked, error)
+        return {**json.loads(found.body), "status": found.status}
+
+    example = json.loads(section.split("```json\n")[1].split("```")[0])
+    assert example == told(errors.MismatchedOffset(info=info(offset=12500000), provided=25000000))
+    typed: dict[str, str] = {}
+    for line in re.findall(r"^- (.*)$", section, re.MULTILINE):
+        names, _, kind = line.partition(": ")
+        typed |= dict.fromkeys(re.findall(r"`([A-Z]\w+)`", names), kind.split("`")[1])
+    for kind in [kind for above in ours(TusError) for kind in ours(above)]:
+        if kind is not errors.MethodNotAllowed:
+            found = told(kind(info=info()))
+            assert str(found["type"]).rpartition("#")[2] == typed.get(kind.__name__, "about:blank"), kind
+            refused = (
+                400 if kind.__name__ in re.findall(r"`(\w+)`", section) and kind is not errors.MismatchedOffset else kind.status
+            )
+            assert found["status"] == (503 if kind.temporary else refused), kind
 
 
 def test_options_that_are_named_exist() -> None:
