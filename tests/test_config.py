@@ -342,6 +342,10 @@ def test_a_file_that_cannot_be_used(tmp_path: Path, text: str | bytes, expected:
         ("server: {cors: {allow_origins: '*'}}", "1:17 server.cors.allow_origins: must be a list of regular expressions"),
         ("server: {cors: {allow_origins: ['*']}}", "1:33 server.cors.allow_origins[0]: not a regular expression: nothing"),
         ("uploads: {max_size: 0}", "1:11 uploads.max_size: 0 would refuse every upload; leave it out for no limit"),
+        (
+            "protocol: {max_append_size: 5MiB, min_append_size: 6MiB}",
+            "1:35 protocol.min_append_size: more than protocol.max_append_size, 5242880 bytes: no request could be both",
+        ),
         ("uploads: {expire_after: 0s}", "1:11 uploads.expire_after: 0 would refuse every upload"),
         ("server: {listen: '::1:80'}", "1:10 server.listen: not an address; write"),
         ("server: {base_path: 'a b'}", "1:10 server.base_path: not a path; write letters"),

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo, WithJsonSchema, field_validator
 
 from .errors import ConfigError, StartError
 from .model import Extension
@@ -271,6 +271,16 @@ class ProtocolSection(Section):
     """The most bytes that one request of the draft may carry; clients are told and divide their uploads. Not set: no limit."""
     min_append_size: Annotated[Size | None, AfterValidator(_positive)] = None
     """The fewest bytes that a request of the draft may carry, unless it is empty or the last. Not set: no limit."""
+
+    @field_validator("min_append_size")
+    @classmethod
+    def _fits(cls, value: int | None, info: ValidationInfo) -> int | None:
+        most = info.data.get("max_append_size")
+        if value is not None and most is not None and value > most:
+            raise ValueError(
+                f"more than protocol.max_append_size, {most} bytes: no request could be both; lower this or raise that"
+            )
+        return value
 
 
 class HealthSection(Section):

@@ -23,7 +23,7 @@ from tusd.model import State, UploadId, UploadInfo
 from tusd.plugin import Worker
 from tusd.protocol.messages import Announced, Append, Appended, BodyPlan, Checksum, Create, Created, News, Progress
 from tusd.protocol.rules import Policy
-from tusd.storage import Atomic, DataStore, Readable
+from tusd.storage import Atomic, DataStore, Readable, Terminable
 from tusd.testing.bodies import FakeBody
 from tusd.testing.faults import cancelled_at
 
@@ -457,6 +457,15 @@ async def test_a_body_that_runs_past_its_length_invalidates_the_upload() -> None
         with pytest.raises(errors.UploadSizeExceeded):
             await create(rig, CONTENT, b"x", completes=completes, length=10, chunked=True)
         assert await rig.uploads() == []
+
+
+async def test_a_store_that_cannot_remove_keeps_what_fits() -> None:
+    rig = Rig(without=frozenset({Terminable}))
+    info = await create(rig, b"01234", completes=False, length=10)
+    with pytest.raises(errors.UploadSizeExceeded) as raised:
+        await append(rig, info.id, 5, b"56789x", completes=True, chunked=True)
+    assert not raised.value.gone
+    assert (await rig.head(info.id)).state is State.OPEN
 
 
 async def test_a_length_that_is_known_to_be_exceeded_costs_nothing() -> None:

@@ -296,8 +296,9 @@ def test_what_cannot_be_an_upload_is_not_found() -> None:
 
 
 def test_a_location_that_cannot_be_told_fails_before_anything_is_created() -> None:
-    with pytest.raises(errors.InvalidRequest, match="Host"):
-        dialect().read(post({"Host": "a b"}))
+    for asked in (post({"Host": "a b"}), patch({"Host": "a b"})):
+        with pytest.raises(errors.InvalidRequest, match="Host"):
+            dialect().read(asked)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from ..model import State
 from ..protocol import digests
 from ..protocol.messages import Append, Appended, BodyPlan, Create, Progress
 from ..protocol.rules import plan_append, starting_state
-from ..storage import Upload
+from ..storage import Terminable, Upload
 from .body import AppendBody
 from .complete import all_sent, asks, complete, complete_again, remove
 from .context import Context, Exchange, bind, telling
@@ -108,8 +108,9 @@ async def _overrun(context: Context, upload: Upload, plan: BodyPlan, failure: Up
             if plan.limit is None
             else MaxSizeExceeded("the request carried more bytes than one may; those that fit are kept")
         )
-    await remove(context, upload)  # longer than its client said: nobody may go on (Upload Append, Server Behavior)
-    failure.gone = True
+    if Terminable in context.store.capabilities:  # longer than its client said: nobody may go on (Upload Append, Server Behavior)
+        await remove(context, upload)
+        failure.gone = True
     return failure
 
 

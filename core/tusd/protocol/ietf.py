@@ -174,6 +174,7 @@ class Ietf:
         )
 
     def _append(self, head: Head, upload_id: UploadId) -> Append:
+        self.origins.base_url(head)  # as in `_create`: the last append is answered with a Location
         if self.version.media_type and _media_type(head) != PARTIAL_UPLOAD:
             raise InvalidContentType(f"missing or invalid Content-Type header; it must be {PARTIAL_UPLOAD}")
         offset = fields.integer(head.headers, "Upload-Offset")
