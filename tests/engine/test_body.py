@@ -156,3 +156,43 @@ async def test_the_empty_source(fd: int) -> None:
     empty = Empty()
     empty.stop(UploadInterrupted())
     assert (await empty.read(), await empty.write_to(fd, 0, 9, print), empty.failure) == (b"", 0, None)
+
+
+@pytest.mark.parametrize("paced", [False, True])
+async def test_progress_is_told_of_what_is_written_and_no_more(fd: int, paced: bool) -> None:
+    told: list[int] = []
+    pieces = [b"ab", b"cde", b"f", b"ghij"]
+
+    def progress(offset: int) -> None:
+        assert os.fstat(fd).st_size == offset
+        told.append(offset)
+
+    it = AppendBody(FakeSource(*pieces), BodyPlan(10), 100, FakeLease(), [Meter()] if paced else (), progress=progress)
+    assert await it.write_to(fd, 3, it.saved) == 10
+    assert told == [5, 8, 9]
+    it.saved(13)
+    assert told[-1] == 13
+    quiet = AppendBody(FakeSource(*pieces), BodyPlan(10), 100, FakeLease(), progress=progress)
+    assert await quiet.write_to(fd, 3) == 10  # a store that does not call them safe
+    assert len(told) == 4
+
+
+@pytest.mark.parametrize("way", ["pieces", "write_to"])
+@pytest.mark.parametrize("keeps_cut", [False, True])
+async def test_a_cut_body_with_a_checksum(fd: int, way: str, keeps_cut: bool) -> None:
+    checksum = Checksum("sha256", hashlib.sha256(b"abcdef").digest())
+    for source, intact in ((FakeSource(b"abc", failure=UnexpectedEof()), keeps_cut), (FakeSource(b"abc", b"def"), True)):
+        it = AppendBody(source, BodyPlan(6, checksum, keeps_cut=keeps_cut), 100, FakeLease())
+        await take(it, way, fd)
+        assert await it.intact() is intact
+    wrong = AppendBody(FakeSource(b"abcdex"), BodyPlan(6, checksum, keeps_cut=keeps_cut), 100, FakeLease())
+    await take(wrong, way, fd)
+    assert await wrong.intact() is False
+
+
+@pytest.mark.parametrize("way", ["pieces", "write_to"])
+async def test_the_digest_of_all_that_was_handed_out(fd: int, way: str) -> None:
+    it = AppendBody(FakeSource(b"abc", b"def", b"g"), BodyPlan(None), 6, FakeLease(), digest="sha256")
+    await take(it, way, fd)
+    assert it.digest == hashlib.sha256(b"abcdef").digest()
+    assert body(FakeSource(), 0).digest is None

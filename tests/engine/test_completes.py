@@ -631,6 +631,14 @@ async def test_a_store_that_cannot_take_a_body_back_offers_no_content_digest() -
 # --- news
 
 
+@pytest.mark.parametrize("announced", [False, True])
+async def test_an_upload_that_is_announced_has_a_lock_though_its_body_is_here(announced: bool) -> None:
+    rig, source = Rig(), FakeSource(CONTENT)
+    source.arrived = True
+    await create(rig, CONTENT, completes=True, source=source, interim=(lambda news: None) if announced else None)
+    assert ("lock" in rig.log) is announced
+
+
 async def test_news_of_a_creation() -> None:
     told: list[News] = []
     info = await create(Rig(), b"01234", b"56789", completes=True, interim=told.append)

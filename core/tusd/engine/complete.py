@@ -37,7 +37,7 @@ async def complete(context: Context, upload: Upload, head: Head, digest: bytes |
     is noted, if it is known already. Returns pre-finish's answer. Raises `UploadRejected` when pre-finish refuses, `DigestMismatch`
     when the bytes are not what was promised, and then the upload is gone; any other error leaves it FINISHING.
     """
-    if upload.info.explicit or upload.info.length is None or asks(context, upload.info.notes):
+    if upload.info.explicit or asks(context, upload.info.notes):
         await _save_finishing(upload)
     try:
         await upload.finish()
