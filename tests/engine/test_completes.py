@@ -612,6 +612,22 @@ async def test_a_digest_whose_computing_died_is_computed_by_the_next(monkeypatch
     assert (found.state, found.notes["repr-digest"]) == (State.COMPLETE, promise())
 
 
+@pytest.mark.parametrize("by_head", [False, True])
+async def test_a_wrong_digest_that_only_the_next_request_finds(by_head: bool) -> None:
+    rig = Rig(limits="A")
+    rig.fail("finish", errors.StorageUnavailable)
+    with pytest.raises(errors.StorageUnavailable) as raised:
+        await create(rig, CONTENT, completes=True, note=promise(b"other"))
+    info = raised.value.info
+    assert info is not None
+    rig.heal("finish")
+    with pytest.raises(errors.DigestMismatch):
+        await (rig.head(info.id) if by_head else append(rig, info.id, 10, completes=True))
+    with pytest.raises(errors.UploadNotFound):
+        await rig.head(info.id)
+    assert rig.limiters[0].held == {}
+
+
 async def test_a_store_that_cannot_read_verifies_what_it_hears_at_once(caplog: pytest.LogCaptureFixture) -> None:
     rig = Rig(without=frozenset({Readable}))
     info = await create(rig, CONTENT, completes=True, note=promise())
