@@ -398,26 +398,20 @@ def test_a_head_ends_the_request_before_it(server: Served, number: int) -> None:
     assert server.ask(patch(path, 4, CONTENT[4:], number, all_=True)).status == 201
 
 
-def test_a_patch_ends_the_request_before_it(server: Served) -> None:
+@pytest.mark.parametrize("method", ["PATCH", "DELETE"])
+def test_a_patch_or_delete_ends_the_request_before_it(server: Served, method: str) -> None:
     path = begin(server)
     with server.connect() as connection:
         connection.send(patch(path, 0, all_=True, announce=10))
         connection.send(CONTENT[:4])
         server.wait_for_offset(path, 4)
-        assert server.ask(patch(path, 4, CONTENT[4:], all_=True)).status == 201
+        answer = server.ask(patch(path, 4, CONTENT[4:], all_=True) if method == "PATCH" else ietf("DELETE", path))
+        assert answer.status == (201 if method == "PATCH" else 204)
         assert connection.answer().status == 503
-    assert server.stored(path) == CONTENT
-
-
-def test_a_delete_ends_the_request_before_it(server: Served) -> None:
-    path = begin(server)
-    with server.connect() as connection:
-        connection.send(patch(path, 0, all_=True, announce=10))
-        connection.send(CONTENT[:4])
-        server.wait_for_offset(path, 4)
-        assert server.ask(ietf("DELETE", path)).status == 204
-        assert connection.answer().status == 503
-    assert server.ask(ietf("HEAD", path)).status == 404
+    if method == "PATCH":
+        assert server.stored(path) == CONTENT
+    else:
+        assert server.ask(ietf("HEAD", path)).status == 404
 
 
 def test_an_upload_that_is_held_is_503_on_every_method(serve: Serve) -> None:
