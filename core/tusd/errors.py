@@ -6,7 +6,7 @@
     |   |-- AmbiguousUploadLength  InvalidOffset  InvalidContentType  InvalidMetadata  InvalidConcat
     |   |-- ConcatenationUnsupported  InvalidChecksum  UnsupportedChecksum  InvalidId  OriginNotAllowed
     |   |-- NotSupported  MaxSizeExceeded  UploadSizeExceeded  InvalidRequest
-    |   `-- RangeNotSatisfiable  PreconditionFailed
+    |   `-- RangeNotSatisfiable  PreconditionFailed  UnsupportedHttpVersion
     |-- StateError                the request does not fit the upload as it stands
     |   |-- UploadNotFound  UploadExists  MismatchedOffset  ModifyFinal  UploadNotFinished
     |   `-- IncompleteUpload  ChecksumMismatch  UploadCompleted  DigestMismatch
@@ -220,6 +220,14 @@ class PreconditionFailed(RequestError):
     code = "ERR_PRECONDITION_FAILED"
     status = 412
     message = "the upload is not in the state that the request asks for"
+
+
+class UnsupportedHttpVersion(RequestError):
+    """Neither HTTP/1.1 nor HTTP/1.0 (RFC 9110 section 15.6.6)."""
+
+    code = "ERR_UNSUPPORTED_HTTP_VERSION"
+    status = 505
+    message = "this server speaks HTTP/1.1 and HTTP/1.0"
 
 
 class StateError(TusError):

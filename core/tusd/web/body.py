@@ -16,6 +16,7 @@ from aiohttp import web
 
 from ..engine.body import Observer
 from ..errors import InvalidRequest, ReadTimeout, TusError, UnexpectedEof
+from ..protocol.headers import parse_number
 from .connection import Malformed
 from .limits import Limits
 from .rate import Rate
@@ -40,6 +41,8 @@ class RequestSource:
         self._request = request
         self._content = request.content
         self.arrived = request.content.is_eof()
+        self._size = parse_number(request.headers.get("Content-Length", ""))
+        """None: only its end will tell, as of a chunked body. (aiohttp's own `content_length` raises for thousands of zeros.)"""
         self._buffer = buffer
         self._writer = writer
         self._timeout = limits.read_timeout
@@ -57,8 +60,9 @@ class RequestSource:
         """Whether so much of the body is, or may be, still on its way that the connection is better closed."""
         if self._content.is_eof():
             return False
-        size = self._request.content_length
-        return self._expects or self.failure is not None or size is None or size - self._content.total_bytes > 64 * 1024
+        if self._expects or self.failure is not None or self._size is None:
+            return True
+        return self._size - self._content.total_bytes > 64 * 1024
 
     async def read(self) -> bytes:
         """The next piece; empty at the end, the early one, too."""
@@ -104,10 +108,9 @@ class RequestSource:
 
     def _goes_direct(self, room: int) -> bool:
         """Whether so much of the body is still to come that lending the connection pays, and the disk takes it at once."""
-        size = self._request.content_length
-        if size is None or self.failure is not None or self._rest or "Transfer-Encoding" in self._request.headers:
+        if self._size is None or self.failure is not None or self._rest:
             return False
-        return min(size - self._content.total_bytes, room) >= DIRECT_FROM and not self._writer.slow
+        return min(self._size - self._content.total_bytes, room) >= DIRECT_FROM and not self._writer.slow
 
     def stop(self, error: TusError) -> None:
         """End now, with this failure; a body that has been read to its end stays whole."""
@@ -149,7 +152,7 @@ class RequestSource:
         if transport is None or self.failure is not None:
             self.failure = self.failure or UnexpectedEof()
             return offset
-        left = cast(int, self._request.content_length) - self._content.total_bytes
+        left = cast(int, self._size) - self._content.total_bytes
         transport.pause_reading()  # so that no byte comes between the two protocols
         self._direct = sink = _DirectWrite(
             self, self._request, transport, self._writer, fd, offset, min(left, end - offset), seen, self._buffer

@@ -9,7 +9,15 @@ from aiohttp import web
 from ..engine import Engine, Exchange
 from ..engine.body import Empty
 from ..engine.figures import ERRORS, REQUESTS
-from ..errors import InternalError, NotSupported, OriginNotAllowed, ServerShutdown, TooManyConnections, TusError
+from ..errors import (
+    InternalError,
+    NotSupported,
+    OriginNotAllowed,
+    ServerShutdown,
+    TooManyConnections,
+    TusError,
+    UnsupportedHttpVersion,
+)
 from ..metrics import Metrics
 from ..protocol.cors import Cors
 from ..protocol.dialects import Dialects
@@ -26,6 +34,7 @@ from .writing import Writer
 
 logger = logging.getLogger("tusd.web")
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+_VERSIONS = ((1, 1), (1, 0))
 
 
 class Handler:
@@ -103,6 +112,8 @@ class Handler:
     async def _answer(
         self, request: web.BaseRequest, head: Head, source: RequestSource | None, entry: Entry
     ) -> web.StreamResponse:
+        if request.version not in _VERSIONS:  # aiohttp's parser lets 0.9 and 2.0 through
+            return await self._refuse(request, head, UnsupportedHttpVersion(), [], source, entry)
         if (
             not self._origins.holds(head.path)
             or (head.path in self._within and head.method in ("GET", "HEAD"))
@@ -150,7 +161,7 @@ class Handler:
         response = self._dialects.of(head).refuse(head, error)
         entry.fails(error)
         self._metrics.add(ERRORS, labels=(str(response.status), error.code))
-        close = _closes(head, source) or isinstance(error, TooManyConnections)
+        close = _closes(head, source) or isinstance(error, TooManyConnections | UnsupportedHttpVersion)
         return await send(request, response, extra, close=close, entry=entry)
 
     async def _fail(

@@ -1,0 +1,27 @@
+"""A server process that hostile clients share: it must be as well after the last of them as before the first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from tests.proc import need_proc
+
+from tusd.testing.server import TRACEBACK, ServerProcess
+
+from .shape import SECRET
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["1 worker", "2 workers"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """Serves downloads of unfinished uploads, too, and has a secret beside its uploads. No traceback may be in its log at the end."""
+    need_proc()
+    directory = tmp_path_factory.mktemp("abuse")
+    config = {"server": {"workers": request.param}, "uploads": {"unfinished_downloads": True}}
+    with ServerProcess(directory, config) as running:
+        (directory / "secret").write_bytes(SECRET)
+        (directory / "secret.info").write_text(f'{{"ID":"secret","Size":32,"Offset":32,"MetaData":{{"a":"{SECRET.decode()}"}}}}')
+        yield running
+        assert running.stop() == 0
+    assert TRACEBACK not in running.log
+    assert " ERROR " not in running.log

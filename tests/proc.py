@@ -1,0 +1,65 @@
+"""What /proc tells of a server's processes: needs Linux."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from pathlib import Path
+
+import pytest
+
+from tusd.testing.server import ServerProcess
+
+
+def need_proc() -> None:
+    """Skip a test where there is no /proc."""
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("needs /proc, which Linux has")
+
+
+def family(server: ServerProcess) -> list[int]:
+    """The server's process and all that it has started, children behind their parents."""
+    assert server.process is not None
+    found, todo = [], [server.process.pid]
+    while todo:
+        pid = todo.pop()
+        found.append(pid)
+        with contextlib.suppress(OSError):  # it has ended
+            for children in Path(f"/proc/{pid}/task").glob("*/children"):
+                todo += [int(child) for child in children.read_text().split()]
+    return found
+
+
+def descriptors(server: ServerProcess) -> int:
+    """Files, sockets and pipes that are open in all of its processes."""
+    return sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in family(server))
+
+
+def memory(server: ServerProcess) -> int:
+    """Resident bytes of all of its processes."""
+    total = 0
+    for pid in family(server):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                total += int(line.split()[1]) * 1024
+    return total
+
+
+def worker_of(server: ServerProcess, client: socket.socket) -> int:
+    """The process that serves this connection, which it must have accepted: best ask it something before."""
+    inode = _inode(server.port, client.getsockname()[1])
+    for pid in family(server):
+        for fd in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):  # closed meanwhile
+                if fd.readlink().name == f"socket:[{inode}]":
+                    return pid
+    raise AssertionError("no process of the server has this connection")
+
+
+def _inode(port: int, client_port: int) -> str:
+    """Of the server's end of a connection over IPv4."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if (fields[1][-4:], fields[2][-4:]) == (f"{port:04X}", f"{client_port:04X}"):
+            return fields[9]
+    raise AssertionError("the server has not accepted this connection")
