@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.web.raw import OCTETS
 
-from .shape import DELETE_VICTIM, UPLOAD, Shape, refused
+from .shape import DELETE_VICTIM, UPLOAD, refused
 
 
 def _framed(lines: bytes, body: bytes = b"") -> bytes:

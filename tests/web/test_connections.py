@@ -157,15 +157,60 @@ def test_an_idle_connection_ends(serve: Serve) -> None:
 # --- clients that go away
 
 
-def test_a_whole_request_and_then_half_closed(server: Served) -> None:
-    """All that was sent counts; whether the answer still arrives is up to the event loop."""
-    body = os.urandom(700 * KIB)
-    path = server.create(len(body))
+@pytest.mark.parametrize("size", SIZES)
+def test_a_whole_request_and_then_half_closed(server: Served, size: int) -> None:
+    """All that was sent counts and is answered, also what came in the same packet as the end."""
+    body = os.urandom(size)
+    path = server.create(size)
     with server.connect() as connection:
         connection.send(patch(path, 0, body))
         connection.half_close()
-        server.wait_for_offset(path, len(body))
-    eventually(len(body), lambda: server.offset(path))
+        assert connection.answer()["Upload-Offset"] == str(size)
+        assert connection.ended()
+    assert server.stored(path) == body
+    eventually(0, server.connections)
+
+
+def test_many_requests_and_then_half_closed(server: Served) -> None:
+    """Each is answered; one that is not whole ends the connection at once."""
+    path = server.create(1000)
+    with server.connect() as connection:
+        connection.send(b"".join(patch(path, n, b"x") for n in range(100)))
+        connection.half_close()
+        for n in range(100):
+            assert connection.answer()["Upload-Offset"] == str(n + 1)
+        assert connection.ended()
+    with server.connect() as connection:
+        connection.send(request("HEAD", path) + request("HEAD", path)[:-2])
+        connection.half_close()
+        assert connection.answer("HEAD")["Upload-Offset"] == "100"
+        assert connection.ended()
+    eventually(0, server.connections)
+
+
+def test_half_closed_while_it_waits_for_the_lock(serve: Serve) -> None:
+    server = serve(policy=Policy(lock_timeout=0.3))
+    path = server.create(100)
+    hold = server.hold(path)
+    with server.connect() as connection:
+        connection.send(patch(path, 0, b"hello"))
+        assert connection.silent(0.1)
+        connection.half_close()
+        answer = connection.answer()
+        assert (answer.status, answer.code) == (423, "ERR_UPLOAD_LOCKED")
+        assert connection.ended()
+    hold.set()
+
+
+def test_half_closed_without_a_word(server: Served) -> None:
+    with server.connect() as connection:
+        connection.half_close()
+        assert connection.ended()
+    with server.connect() as connection:
+        assert connection.ask(request("OPTIONS", "/files/")).status == 200
+        connection.half_close()
+        assert connection.ended()
+    eventually(0, server.connections)
 
 
 @pytest.mark.parametrize("size", SIZES)

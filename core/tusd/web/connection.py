@@ -1,6 +1,6 @@
-"""aiohttp's side of one connection, with what it leaves out: malformed requests are answered as all others are, and one that is
-found to be malformed in the middle of its body ends that body at once. The underscored names are aiohttp's own;
-there are no public ones for what its parser found and its tasks do."""
+"""aiohttp's side of one connection, with what it leaves out: malformed requests are answered as all others are, one that is
+found to be malformed in the middle of its body ends that body at once, and a client that has said all still gets its answers.
+The underscored names are aiohttp's own; there are no public ones for what its parser found and its tasks do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import os
 import re
 from typing import Any, cast
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 
 from ..errors import InternalError, InvalidRequest, TusError
 from ..protocol.messages import Response
@@ -19,6 +19,9 @@ from .limits import Limits
 from .reply import ClientGone, last, raw
 
 logger = logging.getLogger("tusd.web")
+
+_PAUSE = 0.02
+"""Seconds between looks at how many pipelined requests of a half-closed connection are left."""
 
 
 _QUOTE = re.compile(r"b?['\"]|:")
@@ -45,6 +48,8 @@ class Connection(web.RequestHandler):
         self._head_since = 0.0
         """When the head that is still to come began, or the connection; 0 when none has begun."""
         self._head_size = 0
+        self._newest: StreamReader | None = None
+        """The body of the newest request, if there was any."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.wire = cast(asyncio.Transport, transport)
@@ -92,6 +97,7 @@ class Connection(web.RequestHandler):
                 self._head_goes_on(len(data))
             return
         self._head_since, self._head_size = 0.0, 0
+        self._newest = self._messages[-1][1]
         if len(self._messages) > 1:
             body = self._messages[-2][1]
         elif self._current_request is not None:
@@ -100,6 +106,25 @@ class Connection(web.RequestHandler):
             return
         if not body.is_eof() and body.exception() is None:
             body.set_exception(Malformed())
+
+    def eof_received(self) -> bool | None:  # type: ignore[override] # aiohttp always closes
+        """The client sends no more, and may still read (RFC 9112 section 9.6): it gets the answers to all that it has asked."""
+        waiting = self._messages or self.busy
+        if not waiting or self._newest is None or not self._newest.is_eof() or self.transport is None:
+            return None
+        if self.transport.get_extra_info("sslcontext") is not None:
+            return None  # asyncio's TLS cannot go on writing
+        self._close_when_answered()
+        return True
+
+    def _close_when_answered(self) -> None:
+        """aiohttp's `close` forgets what is still in the queue, and there is no event for its end."""
+        if self._messages and self.transport is not None:
+            asyncio.get_running_loop().call_later(_PAUSE, self._close_when_answered)
+        elif self.busy:
+            self.close()
+        else:
+            self.force_close()
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
