@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.server.running import until
 from tusd.testing.server import ServerProcess
 
 
@@ -28,6 +29,11 @@ def family(server: ServerProcess) -> list[int]:
             for children in Path(f"/proc/{pid}/task").glob("*/children"):
                 todo += [int(child) for child in children.read_text().split()]
     return found
+
+
+def wait_for_workers(server: ServerProcess) -> None:
+    """Until all of its workers serve: it answers with the first."""
+    until(lambda: server.log.count("INFO serving") >= server.config["server"].get("workers", 1))
 
 
 def descriptors(server: ServerProcess) -> int:

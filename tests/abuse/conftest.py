@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tests.proc import need_proc
+from tests.proc import need_proc, wait_for_workers
 
 from tusd.testing.server import TRACEBACK, ServerProcess
 
@@ -21,6 +21,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     with ServerProcess(directory, config) as running:
         (directory / "secret").write_bytes(SECRET)
         (directory / "secret.info").write_text(f'{{"ID":"secret","Size":32,"Offset":32,"MetaData":{{"a":"{SECRET.decode()}"}}}}')
+        wait_for_workers(running)
         yield running
         assert running.stop() == 0
     assert TRACEBACK not in running.log

@@ -6,6 +6,7 @@ Each case is made of the seed and its number only: `--seed S --first N --cases 1
 from __future__ import annotations
 
 import argparse
+import errno
 import random
 import re
 import sys
@@ -187,6 +188,8 @@ class Fuzzer:
         except ConnectionResetError:
             return None
         except OSError as error:
+            if error.errno == errno.ENOTCONN:  # of the half-close: it was reset before
+                return None
             return f"{error!r}: {stream[:2000]!r}"
         self.statuses[said[9:12].decode("latin-1") or "none"] += 1
         if FAILURES.search(said):

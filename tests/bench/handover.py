@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.proc import worker_of
+from tests.proc import wait_for_workers, worker_of
 from tests.web.raw import Connection, chunked, patch, post, request
 from tests.web.serving import path_of
 from tusd.testing.server import ServerProcess
@@ -57,6 +57,7 @@ class HandOvers:
     """Clients of one server: old ones that fall silent, and one that comes back, in another worker where there are several."""
 
     def __init__(self, server: ServerProcess, *, workers: int) -> None:
+        wait_for_workers(server)
         self._server = server
         self._apart = workers > 1
         self.back = self._connect()
@@ -118,7 +119,7 @@ def main() -> None:
     print(f"{'loop':8} {'workers':8} {'old connection':18} {'second':7} {'p50':>7} {'p99':>7} {'max':>7}")
     for loop in ("uvloop", "asyncio"):
         for workers in (1, 2):
-            config = {"server": {"loop": loop, "workers": workers}, "logging": {"level": "warning"}}
+            config = {"server": {"loop": loop, "workers": workers}}
             with tempfile.TemporaryDirectory() as directory, ServerProcess(Path(directory), config) as server:
                 clients = HandOvers(server, workers=workers)
                 for name, phase in PHASES.items():

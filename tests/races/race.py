@@ -162,7 +162,7 @@ class Client:
         digest = base64.b64encode(hashlib.sha1(body if good else body + b"x").digest()).decode()
         stream = patch(ledger.path, stretch.start, body, {"Upload-Checksum": f"sha1 {digest}"})
         answer = self._ask(ledger, stream, stretch if good else None)
-        if not good and answer is not None and answer.status == 204:
+        if not good and body and answer is not None and answer.status == 204:
             self._race.complain(ledger, "a body with a wrong checksum is taken")
         self._settle(ledger, stretch, answer)
 
@@ -173,8 +173,7 @@ class Client:
         answer = self._answer(connection, "PATCH")
         if answer is not None and answer.status == 100:
             ledger.open.append(stretch)
-            self._send(connection, body)
-            answer = self._answer(connection, "PATCH")
+            answer = self._exchange(connection, body, "PATCH")
         self._settle(ledger, stretch, answer)
 
     def _vanish(self, ledger: Ledger) -> None:
@@ -188,7 +187,7 @@ class Client:
         if not whole and sent:
             ledger.open.append(Stretch(stretch.start, len(sent), self._pen))
         connection = Connection(self._race.address)
-        self._send(connection, patch(ledger.path, stretch.start, sent, headers, announce=len(body)))
+        connection.send_as_far_as_it_goes(patch(ledger.path, stretch.start, sent, headers, announce=len(body)))
         self._race.statuses["vanished"] += 1
         match self._rng.randrange(3):
             case 0:
@@ -281,17 +280,24 @@ class Client:
         connection = self._connect()
         if stretch is not None and stretch.size:
             ledger.open.append(stretch)
-        self._send(connection, stream)
-        return self._answer(connection, stream.partition(b" ")[0].decode())
+        return self._exchange(connection, stream, stream.partition(b" ")[0].decode())
 
     def _connect(self) -> Connection:
         if self._connection is None:
             self._connection = Connection(self._race.address, timeout=30)
         return self._connection
 
-    def _send(self, connection: Connection, data: bytes) -> None:
-        """An answer may come before all is sent."""
-        connection.send_as_far_as_it_goes(data)
+    def _exchange(self, connection: Connection, stream: bytes, method: str) -> Answer | None:
+        """An answer may come before all is sent; where the connection goes on, so does the body."""
+        sent = connection.send_as_far_as_it_goes(stream)
+        answer = self._answer(connection, method)
+        if answer is not None and not answer.closes:
+            try:
+                connection.send(stream[sent:])
+            except ConnectionError:  # it does not wait for long
+                connection.close()
+                self._connection = None
+        return answer
 
     def _answer(self, connection: Connection, method: str) -> Answer | None:
         """None when the connection was reset before it came: that happens to clients that still send."""
