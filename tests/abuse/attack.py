@@ -92,7 +92,7 @@ def _aftermath(good: Connection, upload: str, victim: str) -> str | None:
     return None
 
 
-def attack_with_all(server: ServerProcess, shapes: Iterable[tuple[str, Shape]], *, at_once: int = 12) -> list[str]:
+def attack_with_all(server: ServerProcess, shapes: Iterable[tuple[str, Shape]], *, at_once: int = 20) -> list[str]:
     """What is wrong, each with the name of its shape."""
 
     def one(named: tuple[str, Shape]) -> str | None:

@@ -12,12 +12,13 @@ from tusd.testing.server import TRACEBACK, ServerProcess
 from .shape import SECRET
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["1 worker", "2 workers"])
+@pytest.fixture(scope="module", params=[(1, "uvloop"), (2, "asyncio")], ids=["1 worker", "2 workers"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """Serves downloads of unfinished uploads, too, and has a secret beside its uploads. No traceback may be in its log at the end."""
     need_proc()
     directory = tmp_path_factory.mktemp("abuse")
-    config = {"server": {"workers": request.param}, "uploads": {"unfinished_downloads": True}}
+    workers, loop = request.param
+    config = {"server": {"workers": workers, "loop": loop}, "uploads": {"unfinished_downloads": True}}
     with ServerProcess(directory, config) as running:
         (directory / "secret").write_bytes(SECRET)
         (directory / "secret.info").write_text(f'{{"ID":"secret","Size":32,"Offset":32,"MetaData":{{"a":"{SECRET.decode()}"}}}}')

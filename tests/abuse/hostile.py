@@ -5,7 +5,7 @@ from __future__ import annotations
 from .framing import SMUGGLING
 from .heads import BOMBS, CODINGS, EXPECTATIONS, HOSTS, METHODS, NO_HTTP, UPGRADES
 from .shape import Shape
-from .values import BAD_NUMBERS, CONTRADICTIONS, ECHOES, TRAVERSALS, UNFINISHED
+from .values import BAD_NUMBERS, CONTRADICTIONS, ECHOES, INTEROP, TRAVERSALS, UNFINISHED
 
 TABLE: dict[str, dict[str, Shape]] = {
     "smuggling": SMUGGLING,
@@ -20,5 +20,6 @@ TABLE: dict[str, dict[str, Shape]] = {
     "traversals": TRAVERSALS,
     "echoes": ECHOES,
     "contradictions": CONTRADICTIONS,
+    "interop": INTEROP,
     "unfinished": UNFINISHED,
 }

@@ -219,6 +219,53 @@ CONTRADICTIONS = refused(
         "concat upper case": post({"Upload-Concat": "PARTIAL", "Upload-Length": 5}),
     }
 )
+
+# --- the IETF's protocol at the same URLs
+
+
+def _draft(method: str, path: str, headers: dict[str, object], body: bytes = b"hello") -> bytes:
+    return request(method, path, {"Upload-Draft-Interop-Version": 8, **headers}, body, tus=False)
+
+
+_PART = {"Content-Type": "application/partial-upload", "Upload-Offset": 0, "Upload-Complete": "?0"}
+INTEROP = refused(
+    {
+        **{
+            f"offset {name}": _draft("PATCH", UPLOAD, {**_PART, "Upload-Offset": value})
+            for name, value in NUMBERS.items()
+            if name != "minus zero"  # a zero, says RFC 9651
+        },
+        "offset of a list": _draft("PATCH", UPLOAD, {**_PART, "Upload-Offset": "(0)"}),
+        "no offset": _draft("PATCH", UPLOAD, {"Content-Type": "application/partial-upload", "Upload-Complete": "?0"}),
+        "offset twice": request(
+            "PATCH", UPLOAD, [("Upload-Draft-Interop-Version", 8), *_PART.items(), ("Upload-Offset", 0)], b"hello", tus=False
+        ),
+        "longer than the upload": _draft("PATCH", UPLOAD, _PART, b"x" * (LENGTH + 1)),
+        "wrong digest": _draft("PATCH", UPLOAD, {**_PART, "Content-Digest": f"sha-256=:{'A' * 43}=:"}),
+        "patch of the base": _draft("PATCH", "/files/", _PART),
+        "concat": _draft("PATCH", VICTIM, {"Upload-Concat": f"final;{UPLOAD}"}),
+    }
+) | {
+    name: accepted(stream, 200, 201, 204, 104, most=2)
+    for name, stream in {
+        "parentheses": _draft("PATCH", UPLOAD, {**_PART, "Content-Digest": "(" * 60_000}),
+        "parameters": _draft("PATCH", UPLOAD, {**_PART, "Content-Digest": "a=1;" + ";".join(f"k{n}" for n in range(9000))}),
+        "members": _draft("PATCH", UPLOAD, {**_PART, "Want-Repr-Digest": ", ".join(f"k{n}=1" for n in range(7000))}),
+        "quotes": _draft("PATCH", UPLOAD, {**_PART, "Repr-Digest": 'sha-256="' + "\\" * 60_000}),
+        "digits": _draft("POST", "/files/", {"Upload-Complete": "?0", "Upload-Length": "9" * 60_000}),
+        "version of digits": request("HEAD", UPLOAD, {"Upload-Draft-Interop-Version": "9" * 60_000}, tus=False),
+        "version of none": request("HEAD", UPLOAD, {"Upload-Draft-Interop-Version": "?1"}, tus=False),
+        "version below zero": request("HEAD", UPLOAD, {"Upload-Draft-Interop-Version": "-8"}, tus=False),
+        "completeness of words": _draft("POST", "/files/", {"Upload-Complete": "yes"}),
+        "completeness twice": _draft("POST", "/files/", {"Upload-Complete": "?1, ?0"}),
+        "disposition": _draft(
+            "POST", "/files/", {"Upload-Complete": "?1", "Content-Disposition": 'a; filename="' + "%0d%0a" * 3000}
+        ),
+        "disposition with lines": _draft(
+            "POST", "/files/", {"Upload-Complete": "?1", "Content-Disposition": "a; filename*=utf-8''a%0d%0aX-Injected:%201"}
+        ),
+    }.items()
+}
 UNFINISHED = {
     name: Shape(stream, ANY_4XX | {100}, waits=True)
     for name, stream in {

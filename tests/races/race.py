@@ -179,10 +179,8 @@ class Client:
     def _vanish(self, ledger: Ledger) -> None:
         """In mid-body. With a checksum nothing of it may stay, without one any part of it may."""
         stretch, body = self._draft(ledger)
-        whole = self._rng.random() < 0.3
-        sent = (
-            body[: self._rng.randrange(len(body) + 1)] if len(body) < 2 or not whole else body[: self._rng.randrange(len(body))]
-        )
+        whole = self._rng.random() < 0.3 and len(body) > 0
+        sent = body[: self._rng.randrange(len(body) + (0 if whole else 1))]
         headers = {"Upload-Checksum": f"sha1 {base64.b64encode(hashlib.sha1(body).digest()).decode()}"} if whole else {}
         if not whole and sent:
             ledger.open.append(Stretch(stretch.start, len(sent), self._pen))
