@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 from pathlib import Path
 
@@ -53,19 +54,19 @@ def memory(server: ServerProcess) -> int:
 
 def worker_of(server: ServerProcess, client: socket.socket) -> int:
     """The process that serves this connection, which it must have accepted: best ask it something before."""
-    inode = _inode(server.port, client.getsockname()[1])
+    if server.config["server"].get("workers", 1) == 1:
+        return family(server)[0]
+    wanted = f"socket:[{_inode(server.port, client.getsockname()[1])}]"
     for pid in family(server):
         for fd in Path(f"/proc/{pid}/fd").iterdir():
             with contextlib.suppress(OSError):  # closed meanwhile
-                if fd.readlink().name == f"socket:[{inode}]":
+                if fd.readlink().name == wanted:
                     return pid
     raise AssertionError("no process of the server has this connection")
 
 
 def _inode(port: int, client_port: int) -> str:
     """Of the server's end of a connection over IPv4."""
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        fields = line.split()
-        if (fields[1][-4:], fields[2][-4:]) == (f"{port:04X}", f"{client_port:04X}"):
-            return fields[9]
-    raise AssertionError("the server has not accepted this connection")
+    line = re.search(rf":{port:04X} \S+:{client_port:04X} .*", Path("/proc/net/tcp").read_text())
+    assert line is not None, "the server has not accepted this connection"
+    return line[0].split()[8]

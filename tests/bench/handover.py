@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from tests.proc import wait_for_workers, worker_of
 from tests.web.raw import Connection, chunked, patch, post, request
@@ -54,49 +55,54 @@ SECONDS = ("HEAD", "PATCH")
 
 
 class HandOvers:
-    """Clients of one server: old ones that fall silent, and one that comes back, in another worker where there are several."""
+    """Clients of one server: old ones that fall silent, and one that comes back, to another worker where there are several."""
 
-    def __init__(self, server: ServerProcess, *, workers: int) -> None:
+    def __init__(self, server: ServerProcess) -> None:
         wait_for_workers(server)
         self._server = server
-        self._apart = workers > 1
-        self.back = self._connect()
-        self._its_worker = worker_of(server, self.back.socket)
+        self._back: dict[int, Connection] = {}
+        """Worker -> a connection to it."""
+        while len(self._back) < server.config["server"].get("workers", 1):
+            connection, worker = self._connect()
+            if self._back.setdefault(worker, connection) is not connection:
+                connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for connection in self._back.values():
+            connection.close()
 
     def times(self, phase: Phase, second: str, rounds: int) -> list[float]:
         """Seconds that each of so many hand-overs took. Raises `AssertionError` when bytes are lost or the old request goes on."""
         return [self._one(phase, second) for _ in range(rounds)]
 
     def _one(self, phase: Phase, second: str) -> float:
-        path = path_of(self.back.ask(post({"Upload-Length": LENGTH})))
-        with self._old() as old:
+        old, worker = self._connect()
+        back = next((connection for other, connection in self._back.items() if other != worker), self._back[worker])
+        path = path_of(back.ask(post({"Upload-Length": LENGTH})))
+        with old:
             old.send(phase.sends(path))
             self._wait(old, path, phase)
             stream = request("HEAD", path) if second == "HEAD" else patch(path, phase.kept, MORE)
             began = time.perf_counter()
-            self.back.send(stream)
-            answer = self.back.answer(second)
+            back.send(stream)
+            answer = back.answer(second)
             took = time.perf_counter() - began
             wanted = str(phase.kept + (0 if second == "HEAD" else len(MORE)))
             assert (answer.status, answer["Upload-Offset"]) == (200 if second == "HEAD" else 204, wanted), answer
             told = old.answer()
             assert (told.status, told.code) == (423, "ERR_UPLOAD_INTERRUPTED"), told
         assert self._file(path).read_bytes() == b"x" * phase.kept + (b"" if second == "HEAD" else MORE)
-        self.back.ask(request("DELETE", path))
+        back.ask(request("DELETE", path))
         return took
 
-    def _old(self) -> Connection:
-        for _ in range(100):
-            connection = self._connect()
-            if not self._apart or worker_of(self._server, connection.socket) != self._its_worker:
-                return connection
-            connection.close()
-        raise AssertionError("no other worker takes connections")
-
-    def _connect(self) -> Connection:
+    def _connect(self) -> tuple[Connection, int]:
+        """A connection, and the worker that has it."""
         connection = Connection((self._server.host, self._server.port))
         connection.ask(request("OPTIONS", "/files/"))  # so that it has been accepted
-        return connection
+        return connection, worker_of(self._server, connection.socket)
 
     def _wait(self, old: Connection, path: str, phase: Phase) -> None:
         if phase.arrived < 0:
@@ -120,15 +126,17 @@ def main() -> None:
     for loop in ("uvloop", "asyncio"):
         for workers in (1, 2):
             config = {"server": {"loop": loop, "workers": workers}}
-            with tempfile.TemporaryDirectory() as directory, ServerProcess(Path(directory), config) as server:
-                clients = HandOvers(server, workers=workers)
+            with (
+                tempfile.TemporaryDirectory() as directory,
+                ServerProcess(Path(directory), config) as server,
+                HandOvers(server) as clients,
+            ):
                 for name, phase in PHASES.items():
                     for second in SECONDS:
                         times = [1000 * took for took in clients.times(phase, second, rounds)]
                         p99 = statistics.quantiles(times, n=100, method="inclusive")[98]
                         figures = f"{statistics.median(times):7.1f} {p99:7.1f} {max(times):7.1f}"
                         print(f"{loop:8} {workers:<8} {name:18} {second:7} {figures}", flush=True)
-                clients.back.close()
 
 
 if __name__ == "__main__":
