@@ -52,6 +52,7 @@ NO_HTTP = refused(
         "folded": _HEAD + b"X: a\r\n b\r\n\r\n",
         "umlaut in a name": _HEAD + "\u00dc: a\r\n\r\n".encode(),
         "connect": _line(b"CONNECT example.test:80 HTTP/1.1"),
+        "connect to nothing": b"CONNECT  \r\nHost: a\r\n\r\n",
         "connect to a path": _line(f"CONNECT {UPLOAD} HTTP/1.1".encode()),
         "target of a host": _line(b"GET example.test:80 HTTP/1.1"),
         "target with a bad port": _line(f"HEAD http://example.test:x{UPLOAD} HTTP/1.1".encode()),

@@ -11,6 +11,9 @@ import re
 from typing import Any, cast
 
 from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
+from aiohttp.web_protocol import ERROR
 
 from ..errors import InternalError, InvalidRequest, TusError
 from ..protocol.messages import Response
@@ -177,6 +180,19 @@ class Server(web.Server):
     def beyond(self) -> int:
         """How many connections too many there are with one more; negative: none."""
         return -1 if self._limits.max_connections is None else len(self._connections) - self._limits.max_connections
+
+    def _make_request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: web.RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:
+        """The parser takes `CONNECT` and two spaces for a request of HTTP/0.9 without a target, and aiohttp's requests must have one."""
+        if message.url is None:
+            message = message._replace(path=ERROR.path, url=ERROR.url)
+        return super()._make_request(message, payload, protocol, writer, task)
 
     def __call__(self) -> Connection:
         return Connection(self, self._limits, loop=self._loop, **self._kwargs)
