@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 
@@ -24,9 +25,9 @@ DRIPS = {
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["1 worker", "2 workers"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """Waits a second for the next bytes of a body."""
+    """Waits a second for the next bytes of a body, and as long for a head."""
     need_proc()
-    config = {"server": {"workers": request.param, "read_timeout": "1s"}}
+    config = {"server": {"workers": request.param, "read_timeout": "1s", "header_timeout": "1s"}}
     with ServerProcess(tmp_path_factory.mktemp("slow"), config) as running:
         wait_for_workers(running)
         yield running
@@ -86,3 +87,36 @@ def test_many_connections_that_say_nothing(server: ServerProcess) -> None:
     for connection in silent:
         connection.close()
     until(lambda: descriptors(server) <= before)
+
+
+HEADS = {"nothing": b"", "a line": b"PATCH /fi", "a head": b"PATCH /files/ HTTP/1.1\r\nHost: a\r\nX: "}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_many_heads_that_drip(server: ServerProcess, head: str) -> None:
+    """Byte by byte, and never whole: each is given up a second after it began, and the others do not wait."""
+    address = (server.host, server.port)
+    slow = [Connection(address) for _ in range(MANY)]
+    for connection in slow:
+        connection.send(HEADS[head])
+    began, open_ = time.monotonic(), list(slow)
+    with Connection(address) as good:
+        while open_:
+            assert time.monotonic() - began < 8, f"{len(open_)} of {MANY} may drip for ever"
+            asked = time.monotonic()
+            assert good.ask(request("OPTIONS", "/files/")).status == 200
+            assert time.monotonic() - asked < 0.5
+            for connection in list(open_):
+                if connection.silent(0):
+                    with contextlib.suppress(ConnectionError):
+                        connection.send(HEADS[head][-1:] and b"x")
+                else:
+                    open_.remove(connection)
+            time.sleep(0.1)
+    assert time.monotonic() - began > 0.9, "they were not given their time"
+    for connection in slow:
+        with connection:
+            try:
+                assert connection.answer().status in (400, 408)
+            except (EOFError, ConnectionError):
+                pass  # closed without a word
