@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo, WithJsonSchema, field_validator
 
 from .errors import ConfigError, StartError
+from .listen import AdminListens, Listen, Listens
 from .model import Extension
 from .options import did_you_mean, option_errors
 from .plugin import Duration, Options, Size
@@ -42,16 +43,6 @@ class StartErrors(StartError):
 
 
 # --- values
-
-
-def _listen(value: object) -> str:
-    text = value if isinstance(value, str) else ""
-    match = re.fullmatch(r"unix:.+|(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>\d{1,5})", text, re.ASCII)
-    if not match or text.startswith("unix://"):
-        raise ValueError("not an address; write 0.0.0.0:1080, [::]:1080, or unix:/run/tusd.sock")
-    if int(match["port"] or 0) > 65535:
-        raise ValueError("a port is at most 65535")
-    return text
 
 
 def _base_path(text: str) -> str:
@@ -135,7 +126,6 @@ def _once(values: tuple[Extension, ...]) -> tuple[Extension, ...]:
     return tuple(dict.fromkeys(values))
 
 
-Listen = Annotated[str, BeforeValidator(_listen)]
 BasePath = Annotated[str, AfterValidator(_base_path)]
 PublicUrl = Annotated[str, AfterValidator(_public_url)]
 Network = Annotated[str, AfterValidator(_network)]
@@ -178,8 +168,10 @@ class CorsSection(Section):
 class ServerSection(Section):
     """How the server is reached, and its processes."""
 
-    listen: Listen = "0.0.0.0:1080"
-    """Where to listen: `host:port`, `[v6 address]:port`, or `unix:/path.sock`. Port 0 is any free port."""
+    listen: Listens = (Listen(address="0.0.0.0:1080"),)
+    """Where to listen: an address such as `host:port` or `unix:/path.sock`, a mapping with more, or a list of these."""
+    admin_listen: AdminListens = None
+    """Where to listen for operators, written like `listen`. Not set: nowhere."""
     base_path: BasePath = "/files/"
     """The path that uploads are created at; their URLs lie below it."""
     public_url: PublicUrl | None = None

@@ -84,9 +84,11 @@ def _list(names: list[str]) -> str:
 
 
 def _within(data: object, loc: OptionPath) -> OptionPath:
-    """The part of pydantic's `loc` that is in the data; the rest names members of unions."""
+    """The part of pydantic's `loc` that is in the data; the rest names members of unions. One value may stand for a list of it."""
     path: OptionPath = ()
     for part in loc:
+        if part == 0 and isinstance(data, dict):
+            continue
         if isinstance(data, dict) and part in data:
             data = data[part]
         elif isinstance(data, list) and isinstance(part, int) and part < len(data):

@@ -1,4 +1,4 @@
-"""`Site.stop`: running appends end within the time-out, with their bytes kept and an answer; what is idle is closed."""
+"""`Site.stop`: running appends end within the time-out, with their bytes kept and an answer; open connections may ask until the end."""
 
 from __future__ import annotations
 
@@ -60,17 +60,55 @@ def test_idle_connections_are_closed_and_new_ones_refused(server: Served) -> Non
         server.connect()
 
 
-def test_idle_connections_do_not_wait_for_busy_ones(serve: Serve) -> None:
+@pytest.mark.parametrize(("method", "status"), [("OPTIONS", 200), ("HEAD", 200), ("GET", 200), ("DELETE", 204)])
+def test_what_is_asked_on_open_connections_is_answered_until_the_end(serve: Serve, method: str, status: int) -> None:
     server = serve(dispatchers=[SlowFinish()])
-    path = server.create(5)
-    with server.connect() as busy, server.connect() as idle:
+    path, other = server.create(5), server.create(0)
+    with server.connect() as busy, server.connect() as idle, server.connect() as fresh:
         assert idle.ask(request("OPTIONS", "/files/")).status == 200
         busy.send(patch(path, 0, b"hello"))
         server.wait_for_offset(path, 5)
         server.begin_stop()
-        assert idle.ended(0.25)
+        until_refused(server)
+        for connection in (idle, fresh):
+            answer = connection.ask(request(method, "/files/" if method == "OPTIONS" else other))
+            assert (answer.status, answer.closes) == (404 if connection is fresh and method == "DELETE" else status, True), answer
+            assert connection.ended()
         assert busy.silent(0)
         assert busy.answer().status == 204
+
+
+def test_an_append_that_comes_too_late_is_told_to_come_again(serve: Serve) -> None:
+    server = serve(dispatchers=[SlowFinish()])
+    path, other = server.create(5), server.create(1000 * KIB)
+    with server.connect() as busy, server.connect() as late:
+        busy.send(patch(path, 0, b"hello"))
+        server.wait_for_offset(path, 5)
+        server.begin_stop()
+        until_refused(server)
+        late.send(patch(other, 0, os.urandom(1000 * KIB))[:-5])
+        answer = late.answer()
+        assert (answer.status, answer.code, answer["Upload-Offset"]) == (503, "ERR_SERVER_SHUTDOWN", "0")
+        assert answer.closes
+
+
+def test_idle_connections_hold_nobody_up(serve: Serve) -> None:
+    server = serve()
+    with server.connect() as idle:
+        assert idle.ask(request("OPTIONS", "/files/")).status == 200
+        assert server.stop() < 1
+        assert idle.ended()
+
+
+def until_refused(server: Served) -> None:
+    """Until it stops accepting."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        try:
+            server.connect().close()
+        except (ConnectionRefusedError, ConnectionResetError):
+            return
+    raise AssertionError("it goes on accepting")
 
 
 def test_a_request_without_a_body_is_answered(serve: Serve) -> None:

@@ -36,6 +36,9 @@ BACKLOG = 1024
 _PAUSE = 0.02
 """Seconds between looks at what is still running while a server stops."""
 
+_CROSSING = 0.1
+"""Seconds for which an idle connection stays open at a stop: a request may be on its way on it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Listener:
@@ -107,14 +110,28 @@ class Site:
         for listener in listeners:
             self._listeners.append(await _listen(loop, server, listener))
 
-    async def stop(self, timeout: float) -> None:
-        """Stop accepting, make running appends stop with their bytes kept, and wait for the answers, `timeout` seconds at the most."""
+    @property
+    def deserted(self) -> bool:
+        """Whether no connection is open."""
+        return not any(server.connections for server in self._servers)
+
+    async def leave(self) -> None:
+        """Stop accepting, and end each connection with its next answer. Running requests, appends too, go on."""
         self._health.draining = True
         for handler in self._handlers:
-            handler.drain()
+            handler.leave()
         await _let_in(self._listeners)
         for listener in self._listeners:
             listener.close()
+        self._listeners.clear()
+
+    async def stop(self, timeout: float) -> None:
+        """Stop accepting, make running appends stop with their bytes kept, and wait for the answers, `timeout` seconds at the most.
+
+        Until the last is given, whatever is asked on other connections is answered, too."""
+        await self.leave()
+        for handler in self._handlers:
+            handler.interrupt()
         await asyncio.gather(*(_close(server, timeout) for server in self._servers))
         for watch in self._watches:
             watch.stop()
@@ -134,25 +151,20 @@ async def _let_in(listeners: Sequence[asyncio.Server]) -> None:
 
 async def _close(server: Server, timeout: float) -> None:
     """aiohttp's own `shutdown` would wait twice, and leave connections open whose clients do not read what was sent."""
+    loop = asyncio.get_running_loop()
     transports = [(connection, connection.transport) for connection in server.open_connections()]
-    server.pre_shutdown()
-    deadline = asyncio.get_running_loop().time() + timeout
+    now = loop.time()
+    crossed, deadline = now + min(timeout, _CROSSING), now + timeout
     # aiohttp has no event for it
-    while _close_idle(server) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+    while server.connections and (now := loop.time()) < deadline:
+        if now >= crossed and not any(connection.busy for connection in server.open_connections()):
+            break
         await asyncio.sleep(_PAUSE)
+    server.pre_shutdown()
     await server.shutdown(_PAUSE)
     for _, transport in transports:
         if transport is not None and transport.get_write_buffer_size():
             transport.abort()
-
-
-def _close_idle(server: Server) -> bool:
-    """Close connections on which nothing is asked, also those that were accepted only just now: aiohttp takes no more requests from
-    them, and their clients would wait for those that are still busy. Returns whether any is."""
-    idle = [connection for connection in server.open_connections() if not connection.busy]
-    for connection in idle:
-        connection.force_close()
-    return len(server.open_connections()) > len(idle)
 
 
 async def _listen(loop: asyncio.AbstractEventLoop, server: Server, listener: Listener) -> asyncio.Server:

@@ -82,7 +82,8 @@ class _Mounted:
     async def drain(self, app: web.Application) -> None:
         """The outer application stops: what runs ends, and its bytes are kept."""
         if self._handler is not None:
-            self._handler.drain()
+            self._handler.leave()
+            self._handler.interrupt()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request."""

@@ -68,7 +68,8 @@ class Handler:
         self._buffer = memoryview(bytearray(BUFFER_SIZE))  # filled and written within one callback: one per event loop is enough
         self._writer = Writer()
         self._sources: set[RequestSource] = set()
-        self._draining = False
+        self._leaving = False
+        self._interrupted = False
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """aiohttp's handler. Raises `ClientGone` only."""
@@ -77,7 +78,7 @@ class Handler:
         source = RequestSource(request, self._buffer, self._writer, self._limits) if request.body_exists else None
         if source is not None:
             self._sources.add(source)
-            if self._draining:
+            if self._interrupted:
                 source.stop(ServerShutdown(retry_after=1))
         try:
             return await self._answer(request, head, source, entry)
@@ -91,9 +92,13 @@ class Handler:
             if self._log is not None:
                 self._note(self._log, request, head, entry)
 
-    def drain(self) -> None:
+    def leave(self) -> None:
+        """End each connection with its next answer."""
+        self._leaving = True
+
+    def interrupt(self) -> None:
         """Make running appends stop, and those that are still to begin; their bytes are kept."""
-        self._draining = True
+        self._interrupted = True
         for source in tuple(self._sources):
             source.stop(ServerShutdown(retry_after=1))
 
@@ -137,7 +142,7 @@ class Handler:
             async with self._engine(exchange) as outcome:
                 entry.concerns(outcome)
                 response = dialect.write(head, outcome)
-                return await send(request, response, extra, close=_closes(head, source), entry=entry)
+                return await send(request, response, extra, close=self._closes(head, source), entry=entry)
         except InternalError as error:
             return await self._fail(request, head, error, extra, source, entry)
         except TusError as error:
@@ -161,7 +166,7 @@ class Handler:
         response = self._dialects.of(head).refuse(head, error)
         entry.fails(error)
         self._metrics.add(ERRORS, labels=(str(response.status), error.code))
-        close = _closes(head, source) or isinstance(error, TooManyConnections | UnsupportedHttpVersion)
+        close = self._closes(head, source) or isinstance(error, TooManyConnections | UnsupportedHttpVersion)
         return await send(request, response, extra, close=close, entry=entry)
 
     async def _fail(
@@ -195,7 +200,12 @@ class Handler:
                 response = await route(head)
             except Exception as error:  # a plugin's bug is answered as ours are
                 return await self._fail(request, head, error, [], source, entry)
-        return await send(request, response, [], close=_closes(head, source), entry=entry)
+        return await send(request, response, [], close=self._closes(head, source), entry=entry)
+
+    def _closes(self, head: Head, source: RequestSource | None) -> bool:
+        """Whether the connection ends with this answer: this server leaves, much of the body is still to come, it is not read as it was
+        meant, or the client offered another protocol; aiohttp throws away what came in one packet with the end of such a request."""
+        return self._leaving or (source is not None and source.unread) or _recoded(head) or "Upgrade" in head.headers
 
 
 def _plain(status: int, what: str, *headers: tuple[str, str]) -> Response:
@@ -216,12 +226,6 @@ def head_of(request: web.BaseRequest) -> Head:
         scheme="https" if request.secure else "http",
         query=url.raw_query_string,
     )
-
-
-def _closes(head: Head, source: RequestSource | None) -> bool:
-    """Whether the connection ends with this answer: much of the body is still to come, it is not read as it was meant, or the
-    client offered another protocol; aiohttp throws away what came in one packet with the end of such a request."""
-    return (source is not None and source.unread) or _recoded(head) or "Upgrade" in head.headers
 
 
 def _recoded(head: Head) -> bool:
