@@ -221,6 +221,11 @@ class ServerSection(Section):
     """What browsers on other sites may do."""
 
     @property
+    def listens_with_tls(self) -> bool:
+        """Whether any listener speaks TLS."""
+        return any(listen.tls for listen in (*self.listen, *(self.admin_listen or ())))
+
+    @property
     def processes(self) -> int:
         """`workers` as a number."""
         return (os.cpu_count() or 1) if self.workers == "auto" else self.workers

@@ -18,33 +18,63 @@ PROGRAM = """
 import logging, os, select, signal, socket, sys, time
 from pathlib import Path
 from tusd.errors import StartError
-from tusd.server.supervisor import Supervisor
+from tusd.server.supervisor import Job, Supervisor
+from tusd.server.systemd import Notifier
+from tusd.server.worker import ANSWER, LEAVE, READY
 
 directory, count, behaviour = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stderr)
 
-def work(number, supervisor, ready):
-    with (directory / f"starts-{number}").open("a") as starts:
-        starts.write(f"{os.getpid()}\\n")
-    if behaviour == "refuse":
-        raise StartError("storage: wrong")
-    if behaviour == "raise":
-        raise RuntimeError("broken plugin")
-    ready()
-    if behaviour == "deaf":
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        time.sleep(60)
-    select.select([supervisor], [], [])
-    if behaviour == "slow":
-        listener.close()
-        time.sleep(1)
-    (directory / f"stopped-{os.getpid()}").touch()
-    return 0
+def job(generation, behaviour):
+    def work(number, supervisor):
+        with (directory / f"starts-{number}").open("a") as starts:
+            starts.write(f"{os.getpid()}\\n")
+        with (directory / f"generation-{generation}").open("a") as starts:
+            starts.write(f"{os.getpid()}\\n")
+        if behaviour == "refuse":
+            raise StartError("storage: wrong")
+        if behaviour == "raise":
+            raise RuntimeError("broken plugin")
+        if behaviour == "hang":
+            time.sleep(60)
+        supervisor.send(READY)
+        if behaviour == "deaf":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            time.sleep(60)
+        while (said := supervisor.recv(1)) == ANSWER:
+            if behaviour != "mute":
+                supervisor.send(ANSWER)
+        if said == LEAVE:
+            (directory / f"left-{os.getpid()}").touch()
+            supervisor.settimeout(0.3)  # it drains
+            try:
+                supervisor.recv(1)
+            except TimeoutError:
+                pass
+        if behaviour == "slow":
+            listener.close()
+            time.sleep(1)
+        (directory / f"stopped-{os.getpid()}").touch()
+        return 0
+    return Job(work, count, float(os.environ.get("PATIENCE", "5")))
+
+generations = iter(range(2, 100))
+
+def load():
+    behaviour = (directory / "next").read_text()
+    if behaviour == "bad":
+        raise StartError("tusd.yaml:1:1 storage: wrong\\ntusd.yaml:2:1 locking: wrong")
+    return job(next(generations), behaviour)
 
 listener = socket.create_server(("127.0.0.1", 0))
 (directory / "port").write_text(str(listener.getsockname()[1]))
 supervisor = Supervisor(
-    work, count, [listener], shutdown_timeout=float(os.environ.get("PATIENCE", "5")), ready=lambda: print("ready", flush=True)
+    job(1, behaviour),
+    load=load,
+    settled=lambda accepted: logging.info("settled %s", accepted),
+    close=listener.close,
+    ready=lambda: print("ready", flush=True),
+    notifier=Notifier(os.environ),
 )
 sys.exit(supervisor.run())
 """

@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 import click
@@ -57,35 +54,10 @@ def commands() -> None:
 @commands.command()
 @_config_option
 def serve(path: Path | None) -> None:
-    """Serve until SIGTERM or Ctrl-C (the default command)."""
-    from ..registry import configure
-    from . import logs
-    from .listening import is_open, listening, urls
+    """Serve until SIGTERM or Ctrl-C (the default command). SIGHUP reads the configuration file again."""
+    from .serving import serve
 
-    config, registry = configure(path)
-    server, log_options = config.server, config.logging.model_dump(exclude={"requests"})
-    if server.processes > 1 and not hasattr(os, "fork"):
-        raise StartError(f"server.workers: several workers need os.fork, which {sys.platform} lacks; write 1")
-    logs.set_up(**log_options)
-
-    from .showing import where_uploads_go
-    from .supervisor import Supervisor
-    from .worker import run_worker
-
-    with listening(server.listen) as sockets:
-        where = [server.public_url] if server.public_url else urls(sockets, server.base_path)
-        reach = "every interface; " if is_open(sockets) else ""
-        ready = partial(_say, f"tusd {__version__}: upload to {' or '.join(where)} ({reach}{where_uploads_go(registry)})")
-        if server.processes == 1:
-            status = run_worker(config, registry, sockets, ready=ready, number=0)
-        else:
-
-            def work(number: int, supervisor: int, ready: Callable[[], None]) -> int:
-                logs.set_up(**log_options, worker=number)
-                return run_worker(config, registry, sockets, ready=ready, number=number, supervisor=supervisor)
-
-            status = Supervisor(work, server.processes, sockets, shutdown_timeout=server.shutdown_timeout, ready=ready).run()
-    sys.exit(status)
+    sys.exit(serve(path, _say))
 
 
 @commands.command()
@@ -96,6 +68,10 @@ def check(path: Path | None, connect: bool) -> None:
     from ..registry import configure
 
     config, registry = configure(path)
+    if config.server.listens_with_tls:
+        from .plan import certificates
+
+        certificates(config)
     if connect:
         import asyncio
 

@@ -1,55 +1,41 @@
-"""One process that serves: an event loop, the backends that the configuration names, the engine and its web site."""
+"""One of several processes that serve, and the event loop that every serving process has."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import logging
 import os
 import signal
 import socket
-import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from typing import Literal
 
-from ..config import Config
-from ..engine import Engine
 from ..errors import StartError
-from ..registry import Backends, Registry
-from ..web.app import Extras, Listener, Site
-from ..web.configured import engine_of, limits_of
-from .logs import request_log
+from ..web.app import Listener
+from .generation import PATIENCE, Generation
+from .plan import Plan
 
 logger = logging.getLogger("tusd")
 
-_PATIENCE = 3.0
-"""Seconds beyond `server.shutdown_timeout` that backends get to close before the process ends without them."""
+READY, LEAVE, ANSWER = b"r", b"l", b"a"
+"""What a worker and its supervisor say to each other: "I serve"; "end, your successors serve"; "are you there?", and the same as "yes"."""
 
 
-def run_worker(
-    config: Config,
-    registry: Registry,
-    sockets: list[socket.socket],
-    *,
-    ready: Callable[[], None],
-    number: int,
-    supervisor: int | None = None,
-) -> int:
-    """Serve on `sockets` until SIGTERM, SIGINT or, with a `supervisor`, the end of that pipe; return the exit status.
+def run_worker(plan: Plan, listeners: Sequence[Listener], *, number: int, supervisor: socket.socket) -> int:
+    """Serve until the supervisor says LEAVE or closes its end of the connection, or SIGTERM; return the exit status.
 
-    `number` is 0 for the first, or only, worker of the host. `ready` is called once requests are served. Raises `StartError` when a backend cannot be opened.
+    `number` is 0 for the first worker of the host. Raises `StartError` when a backend cannot be opened.
     """
-    with asyncio.Runner(loop_factory=_loop_factory(config.server.loop)) as runner:
-        try:
-            runner.run(_serve(config, registry, sockets, ready, number, supervisor))
-        except asyncio.CancelledError:
-            pass  # told to stop before it served
+    with asyncio.Runner(loop_factory=loop_factory(plan.config.server.loop)) as runner:
+        with contextlib.suppress(asyncio.CancelledError):  # told to stop before it served
+            runner.run(_serve(plan, listeners, number, supervisor))
     logger.info("stopped")
     return 0
 
 
-def _loop_factory(loop: Literal["auto", "uvloop", "asyncio"]) -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory(loop: Literal["auto", "uvloop", "asyncio"]) -> Callable[[], asyncio.AbstractEventLoop] | None:
     """uvloop's where it is installed (twice the small requests), asyncio's own elsewhere. Raises `StartError`."""
     if loop == "asyncio":
         return None
@@ -64,110 +50,65 @@ def _loop_factory(loop: Literal["auto", "uvloop", "asyncio"]) -> Callable[[], as
     return factory
 
 
-async def _serve(
-    config: Config,
-    registry: Registry,
-    sockets: list[socket.socket],
-    ready: Callable[[], None],
-    number: int,
-    supervisor: int | None,
-) -> None:
-    stop = _Stop(config.server.shutdown_timeout, supervisor)
-    async with registry.open(config.server.run_directory, number, logger) as backends:
-        async with _engine(config, backends, stop) as engine, _site(config, backends, engine, sockets, stop):
-            logger.info("serving")
-            ready()
-            await stop.wait()
+def end_without_what_hangs(seconds: float) -> None:
+    """End this process after so many seconds, whatever still runs."""
+    asyncio.get_running_loop().call_later(seconds, _give_up)
 
 
-@asynccontextmanager
-async def _engine(config: Config, backends: Backends, stop: _Stop) -> AsyncIterator[Engine]:
-    engine = engine_of(config, backends)
-    try:
-        yield engine
-    finally:
-        try:
-            async with asyncio.timeout(stop.remaining()):
-                await engine.close()
-        except TimeoutError:
-            logger.warning("work in the background was interrupted by the stop")
+async def _serve(plan: Plan, listeners: Sequence[Listener], number: int, supervisor: socket.socket) -> None:
+    generation = Generation(plan, listeners, number)
+    orders = _Orders(generation, plan.config.server.shutdown_timeout, supervisor)
+    await generation.open()
+    logger.info("serving")
+    orders.say(READY)
+    orders.opening = None
+    await generation.ended()
 
 
-@asynccontextmanager
-async def _site(
-    config: Config, backends: Backends, engine: Engine, sockets: list[socket.socket], stop: _Stop
-) -> AsyncIterator[None]:
-    server = config.server
-    site = Site(
-        engine,
-        origins=config.origins(),
-        cors=config.cors(),
-        metrics=backends.metrics,
-        limits=limits_of(server),
-        informational=config.protocol.informational == "auto",
-        extras=Extras(
-            routes=backends.routes,
-            checks={config.storage.label: backends.store.check, config.locking.label: backends.locker.check},
-            details=config.health.details,
-            index=server.index,
-            profile=config.debug.profile,
-        ),
-        log=request_log() if config.logging.requests else None,
-    )
-    await site.start([Listener(sock) for sock in sockets])
-    try:
-        yield
-    finally:
-        await site.stop(stop.remaining())
+class _Orders:
+    """What the supervisor says, and SIGTERM. A stop while backends are opened cancels the current task."""
 
-
-class _Stop:
-    """The wish that this process stops: by a signal or, with a supervisor, by the end of its pipe.
-
-    While backends are opened it cancels the current task; once `wait` is reached that returns, and everything closes in order.
-    """
-
-    def __init__(self, shutdown_timeout: float, supervisor: int | None) -> None:
+    def __init__(self, generation: Generation, shutdown_timeout: float, supervisor: socket.socket) -> None:
+        self.opening = asyncio.current_task()
+        self._generation = generation
         self._shutdown_timeout = shutdown_timeout
         self._supervisor = supervisor
+        self._ending = False
         self._loop = asyncio.get_running_loop()
-        self._opening = asyncio.current_task()
-        self._told = asyncio.Event()
-        self._deadline: float | None = None
-        if sys.platform == "win32":
-            return  # asyncio.Runner cancels the task at Ctrl-C, and there is nothing else
-        self._loop.add_signal_handler(signal.SIGTERM, self._tell, signal.SIGTERM)
-        if supervisor is None:
-            self._loop.add_signal_handler(signal.SIGINT, self._tell, signal.SIGINT)
-        else:
-            self._loop.add_reader(supervisor, self._tell)
+        supervisor.setblocking(False)
+        self._loop.add_reader(supervisor, self._hear)
+        self._loop.add_signal_handler(signal.SIGTERM, self._stop)
 
-    async def wait(self) -> None:
-        """Serve until told to stop."""
-        self._opening = None
-        await self._told.wait()
+    def say(self, what: bytes) -> None:
+        """Tell the supervisor; one that has died is heard of in `_hear`."""
+        with contextlib.suppress(OSError):
+            self._supervisor.send(what)
 
-    def remaining(self) -> float:
-        """Seconds that are left of `server.shutdown_timeout`."""
-        if self._deadline is None:
-            return self._shutdown_timeout
-        return max(0.0, self._deadline - self._loop.time())
-
-    def _tell(self, number: signal.Signals | None = None) -> None:
-        if self._told.is_set():
+    def _hear(self) -> None:
+        try:
+            said = self._supervisor.recv(64)
+        except BlockingIOError:
             return
-        self._told.set()
-        self._deadline = self._loop.time() + self._shutdown_timeout
-        if self._supervisor is not None:
+        except OSError:
+            said = b""
+        if ANSWER in said:
+            self.say(ANSWER)
+        if LEAVE in said:
+            self._end(patiently=True)
+        elif not said:
             self._loop.remove_reader(self._supervisor)
-        else:
-            logger.info("stopping", extra={"signal": number and number.name})
-            for handled in (signal.SIGTERM, signal.SIGINT):
-                self._loop.remove_signal_handler(handled)
-                signal.signal(handled, signal.SIG_DFL)  # a second one ends the process at once
-        self._loop.call_at(self._deadline + _PATIENCE, _give_up)
-        if self._opening is not None:
-            self._opening.cancel()
+            self._stop()
+
+    def _stop(self) -> None:
+        if self.opening is not None:
+            self.opening.cancel()
+        self._end(patiently=False)
+
+    def _end(self, *, patiently: bool) -> None:
+        self._generation.leave(patiently=patiently)
+        if not self._ending:
+            self._ending = True
+            end_without_what_hangs(self._shutdown_timeout + PATIENCE)
 
 
 def _give_up() -> None:
