@@ -14,6 +14,7 @@ from tests.configs import load_config
 from tusd import yaml_marks
 from tusd.config import Config, PluginEntry, ServerSection, StartErrors
 from tusd.errors import ConfigError
+from tusd.listen import Listen
 from tusd.model import Extension
 from tusd.protocol.cors import Cors
 from tusd.protocol.rules import Policy
@@ -48,7 +49,7 @@ def test_without_a_file_there_are_defaults() -> None:
     config = load_config(None)
     assert config == Config()
     assert config.source == "defaults"
-    assert config.server.listen == "0.0.0.0:1080"
+    assert [listen.address for listen in config.server.listen] == ["0.0.0.0:1080"]
     assert [entry.label for entry in (config.storage, config.locking)] == ["storage:file", "locking:file"]
 
 
@@ -65,7 +66,8 @@ def test_a_whole_file(tmp_path: Path) -> None:
         logging: {format: json, level: WARNING}
         """,
     )
-    assert (config.server.listen, config.server.base_path, config.server.workers) == ("unix:/run/tusd.sock", "/up/", 4)
+    assert config.server.listen == (Listen(address="unix:/run/tusd.sock"),)
+    assert (config.server.base_path, config.server.workers) == ("/up/", 4)
     assert (config.uploads.max_size, config.uploads.expire_after) == (50 * 2**30, 5400)
     assert config.uploads.extensions == (Extension.CREATION, Extension.CHECKSUM)
     assert config.storage == PluginEntry("s3", {"bucket": "uploads"}, ("storage",), config.places)
@@ -99,9 +101,12 @@ def test_base_paths_begin_and_end_with_a_slash(tmp_path: Path, given: str, norma
     assert read(tmp_path, f"server: {{base_path: {given}}}").server.base_path == normal
 
 
-@pytest.mark.parametrize("listen", ["0.0.0.0:1080", "localhost:0", "[::]:65535", "[fe80::1]:80", "unix:/run/x.sock", "unix:x"])
+@pytest.mark.parametrize(
+    "listen",
+    ["0.0.0.0:1080", "localhost:0", "[::]:65535", "[fe80::1]:80", "unix:/run/x.sock", "unix:x", "systemd", "systemd:tusd.socket"],
+)
 def test_addresses(tmp_path: Path, listen: str) -> None:
-    assert read(tmp_path, f'server: {{listen: "{listen}"}}').server.listen == listen
+    assert read(tmp_path, f'server: {{listen: "{listen}"}}').server.listen == (Listen(address=listen),)
 
 
 def test_hosts_networks_and_urls_are_normalised(tmp_path: Path) -> None:
@@ -193,7 +198,7 @@ def test_what_is_interpolated_is_read_as_the_options_type(tmp_path: Path, monkey
         """,
     )
     assert (config.server.workers, config.server.behind_proxy, config.server.read_timeout) == (3, True, 3)
-    assert config.server.listen == "0.0.0.0:80"
+    assert config.server.listen[0].address == "0.0.0.0:80"
     assert (config.uploads.max_size, config.uploads.expire_after) == (5_000_000, 7 * 86400)
 
 
@@ -335,8 +340,18 @@ def test_a_file_that_cannot_be_used(tmp_path: Path, text: str | bytes, expected:
         ("server: {listen: 1080}", "1:10 server.listen: not an address; write 0.0.0.0:1080"),
         (
             "server: {listen: ':1080'}",
-            "1:10 server.listen: not an address; write 0.0.0.0:1080, [::]:1080, or unix:/run/tusd.sock",
+            "1:10 server.listen: not an address; write 0.0.0.0:1080, [::]:1080, unix:/run/tusd.sock, or systemd",
         ),
+        ("server: {listen: [a:1, b]}", "1:24 server.listen[1]: not an address; write"),
+        ("server: {listen: []}", "1:10 server.listen: names no listener; write 0.0.0.0:1080"),
+        ("server: {listen: [a:1, a:1]}", "1:10 server.listen: names a:1 twice; keep one of them"),
+        ("server: {listen: a:1, admin_listen: a:1}", "1:23 server.admin_listen: a:1 is named by server.listen, too; choose"),
+        ("server: {listen: {address: a:1, mod: 1}}", '1:33 server.listen.mod: unknown option (did you mean "mode"?)'),
+        ("server: {listen: {mode: '0660'}}", "1:10 server.listen.address: missing"),
+        ("server: {listen: {address: a:1, mode: '0660'}}", "1:33 server.listen.mode: is for unix: sockets only; leave it out"),
+        ("server: {listen: [{address: systemd, group: www}]}", "1:38 server.listen[0].group: is for unix: sockets only"),
+        ("server: {listen: {address: a:1, tls: {key: k}}}", "1:33 server.listen.tls.certificate: missing"),
+        ("server: {admin_listen: {address: a:1, tls: {certificate: c, key: k, mode: ssl3}}}", "1:69 server.admin_listen.tls.mode: should be"),
         ("server: {listen: 'a:70000'}", "1:10 server.listen: a port is at most 65535"),
         ("server: {listen: 'unix:///run/t.sock'}", "1:10 server.listen: not an address; write"),
         ("server: {cors: {allow_origins: '*'}}", "1:17 server.cors.allow_origins: must be a list of regular expressions"),

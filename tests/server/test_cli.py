@@ -146,7 +146,7 @@ def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
         (tmp_path / "second.yaml").write_text(f"server: {{listen: '{address}'}}\n")
         result = tusd("-c", "second.yaml", cwd=tmp_path)
     assert result.stderr == (
-        f"server.listen: cannot listen on {address}: the port is in use; stop the other process or choose another port\n"
+        f"second.yaml:1:10 server.listen: cannot listen on {address}: the port is in use; stop the other process or choose another port\n"
     )
     assert result.returncode == 2
 
