@@ -351,7 +351,10 @@ def test_a_file_that_cannot_be_used(tmp_path: Path, text: str | bytes, expected:
         ("server: {listen: {address: a:1, mode: '0660'}}", "1:33 server.listen.mode: is for unix: sockets only; leave it out"),
         ("server: {listen: [{address: systemd, group: www}]}", "1:38 server.listen[0].group: is for unix: sockets only"),
         ("server: {listen: {address: a:1, tls: {key: k}}}", "1:33 server.listen.tls.certificate: missing"),
-        ("server: {admin_listen: {address: a:1, tls: {certificate: c, key: k, mode: ssl3}}}", "1:69 server.admin_listen.tls.mode: should be"),
+        (
+            "server: {admin_listen: {address: a:1, tls: {certificate: c, key: k, mode: ssl3}}}",
+            "1:69 server.admin_listen.tls.mode: should be",
+        ),
         ("server: {listen: 'a:70000'}", "1:10 server.listen: a port is at most 65535"),
         ("server: {listen: 'unix:///run/t.sock'}", "1:10 server.listen: not an address; write"),
         ("server: {cors: {allow_origins: '*'}}", "1:17 server.cors.allow_origins: must be a list of regular expressions"),
