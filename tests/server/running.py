@@ -19,10 +19,18 @@ from pathlib import Path
 TUSD = [sys.executable, "-m", "tusd"]
 
 
-def tusd(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def tusd(
+    *arguments: str, cwd: Path, env: Mapping[str, str] | None = None, command: Sequence[str] = TUSD
+) -> subprocess.CompletedProcess[str]:
     """Run a command that ends by itself."""
     return subprocess.run(
-        [*TUSD, *arguments], cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=30, check=False
+        [*command, *arguments],
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
     )
 
 

@@ -158,8 +158,8 @@ class Supervisor:
                 else:
                     self._hear(*channels[one])
             self._reap()
-            self._reload()
             self._do_what_is_late()
+            self._reload()
         return self._status
 
     def _generations(self) -> list[_Generation]:
