@@ -225,7 +225,7 @@ class Supervisor:
 
     def _reload(self) -> None:
         """Begin the reload that is wanted, once nothing is left of the one before."""
-        if not self._reload_wanted or self._stopping or self._coming or self._left or not self._current.ready:
+        if not self._reload_wanted or self._stopping or self._coming or self._left or not self._announced:
             return
         self._reload_wanted = False
         self._notifier.reloading()
