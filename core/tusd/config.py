@@ -202,7 +202,7 @@ class ServerSection(Section):
     keepalive_timeout: Duration = 75
     """How long an idle connection stays open."""
     shutdown_timeout: Duration = 10
-    """How long running requests have to end when the server stops. Appends do not wait for it: they are interrupted at once, and their bytes kept."""
+    """How long running requests have to end when the server stops or reloads. At a stop appends are interrupted at once, at a reload when the time is nearly over; their bytes are kept."""
     run_directory: Path = Path("./run")
     """For files that workers share while the server runs."""
     max_header_size: Annotated[Size, Field(ge=1024)] = 64 * 1024

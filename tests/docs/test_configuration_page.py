@@ -13,7 +13,7 @@ from tests.configs import load_config
 
 from tusd import registry
 from tusd.config import SEAMS, SECTIONS, StartErrors
-from tusd.plugin import Options
+from tusd.listen import Listen, ListenTls
 from tusd.registry.finding import OFFICIAL
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "configuration.md"
@@ -22,6 +22,8 @@ BUILT_IN = {
     for one in registry.installed()
     if one.distribution == "tusd"
 }
+LISTENERS: dict[str, type[BaseModel]] = {"Listeners": Listen, "tls": ListenTls}
+"""Mappings that stand in values of the core's options."""
 
 
 def options_of(model: type[BaseModel], prefix: str = "") -> dict[str, tuple[type[BaseModel], str]]:
@@ -52,6 +54,8 @@ def kind(model: type[BaseModel], name: str) -> str:
     field = model.model_fields[name]
     about = f"{field.annotation} {field.metadata}"
     for sign, word in (
+        ("ListenTls", "mapping"),
+        ("Listen", "listener, or list"),
         ("tuple", "list"),
         ("_workers", "number or `auto`"),
         ("parse_size", "size"),
@@ -73,7 +77,8 @@ def kind(model: type[BaseModel], name: str) -> str:
     raise AssertionError(f"no word for {about}")
 
 
-SECTION_CASES = [(section, option) for section, model in SECTIONS.items() for option in options_of(model)]
+CORE: dict[str, type[BaseModel]] = {**SECTIONS, **LISTENERS}
+SECTION_CASES = [(section, option) for section, model in CORE.items() for option in options_of(model)]
 PLUGIN_CASES = [(heading, option) for heading, model in BUILT_IN.items() for option in options_of(model)]
 
 
@@ -82,16 +87,20 @@ def check(heading: str, option: str, model: type[BaseModel]) -> str:
     owner, name = options_of(model)[option]
     words, default, meaning = tables()[heading][option]
     assert words == kind(owner, name)
+    if default == "none":
+        assert owner.model_fields[name].is_required()
+        return meaning
     value: Any = None if default == "not set" else yaml.safe_load(default.strip("`"))
-    validated = getattr(owner.model_validate({name: value}), name)
+    needed = {"address": "a:1"} if owner is Listen else {"certificate": "c", "key": "k"} if owner is ListenTls else {}
+    validated = getattr(owner.model_validate({**needed, name: value}), name)
     assert validated == owner.model_fields[name].default
     return meaning
 
 
 @pytest.mark.parametrize(("section", "option"), SECTION_CASES)
 def test_options_of_the_core_are_as_the_page_says(section: str, option: str) -> None:
-    owner, name = options_of(SECTIONS[section])[option]
-    assert check(section, option, SECTIONS[section]) == owner.model_fields[name].description
+    owner, name = options_of(CORE[section])[option]
+    assert check(section, option, CORE[section]) == owner.model_fields[name].description
 
 
 @pytest.mark.parametrize(("heading", "option"), PLUGIN_CASES)
@@ -100,7 +109,7 @@ def test_options_of_the_built_ins_are_as_the_page_says(heading: str, option: str
 
 
 def test_the_page_has_no_option_that_does_not_exist() -> None:
-    models: dict[str, type[Options]] = {**SECTIONS, **BUILT_IN}
+    models: dict[str, type[BaseModel]] = {**CORE, **BUILT_IN}
     for heading, rows in tables().items():
         assert list(rows) == list(options_of(models[heading])), heading
 

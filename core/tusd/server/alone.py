@@ -30,7 +30,7 @@ def run_alone(
 ) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status. SIGHUP calls `load` and serves what it returns.
 
-    `settled` gets the plan that serves after each reload; `ready` is called once requests are served. Raises `StartError`.
+    `settled` gets the plan that is to serve after a reload, and the one before again if it cannot; `ready` is called once requests are served. Raises `StartError`.
     """
     alone = _Alone(plan, sockets, load, settled, notifier)
     with asyncio.Runner(loop_factory=loop_factory(plan.config.server.loop)) as runner:
@@ -130,20 +130,20 @@ class _Alone:
         check_succession(self._plan, new)
         try:
             self._sockets.bind(new.config)
+            self._settled(new)  # before it opens, because a site writes to the log as it finds it
             async with asyncio.timeout(OPENING_TIMEOUT):
                 current = await self._open(new)
-        except TimeoutError:
-            self._sockets.keep(self._plan.config)
-            raise StartError(f"it did not open within {OPENING_TIMEOUT:g} s; what does a plugin wait for?") from None
-        except BaseException:
+        except BaseException as error:
             if not self._told.is_set():
                 self._sockets.keep(self._plan.config)
+            self._settled(self._plan)
+            if isinstance(error, TimeoutError):
+                raise StartError(f"it did not open within {OPENING_TIMEOUT:g} s; what does a plugin wait for?") from None
             raise
         for option in left_for_a_restart(self._plan, new):
             logger.warning("%s takes effect with a restart only", option)
         self._plan, self._current = new, current
         self._sockets.keep(new.config)
-        self._settled(new)
 
     async def _see_off(self, old: Generation) -> None:
         try:

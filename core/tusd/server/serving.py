@@ -77,7 +77,7 @@ class _Many:
 
 
 def _log_as(plan: Plan, worker: int | None = None) -> None:
-    logs.set_up(**plan.config.logging.model_dump(), worker=worker)
+    logs.set_up(**plan.config.logging.model_dump(exclude={"requests"}), worker=worker)
 
 
 def _ready_line(plan: Plan, sockets: Sockets) -> str:
