@@ -15,15 +15,20 @@ from pathlib import Path
 import pytest
 
 PROGRAM = """
-import logging, os, select, signal, socket, sys, time
+import contextlib, logging, os, select, signal, socket, sys, time
 from pathlib import Path
 from tusd.errors import StartError
-from tusd.server.supervisor import Job, Supervisor
+from tusd.server.supervisor import ANSWER, LEAVE, READY, Job, Supervisor
 from tusd.server.systemd import Notifier
-from tusd.server.worker import ANSWER, LEAVE, READY
 
 directory, count, behaviour = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stderr)
+
+def hear(supervisor):
+    try:
+        return supervisor.recv(1)
+    except ConnectionResetError:  # it hung up before it had read our READY
+        return b""
 
 def job(generation, behaviour):
     def work(number, supervisor):
@@ -37,18 +42,19 @@ def job(generation, behaviour):
             raise RuntimeError("broken plugin")
         if behaviour == "hang":
             time.sleep(60)
-        supervisor.send(READY)
+        with contextlib.suppress(BrokenPipeError):  # it stops already
+            supervisor.send(READY)
         if behaviour == "deaf":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             time.sleep(60)
-        while (said := supervisor.recv(1)) == ANSWER:
+        while (said := hear(supervisor)) == ANSWER:
             if behaviour != "mute":
                 supervisor.send(ANSWER)
         if said == LEAVE:
             (directory / f"left-{os.getpid()}").touch()
             supervisor.settimeout(0.3)  # it drains
             try:
-                supervisor.recv(1)
+                hear(supervisor)
             except TimeoutError:
                 pass
         if behaviour == "slow":
@@ -214,6 +220,7 @@ def test_new_connections_are_refused_while_workers_end(start: Callable[..., Supe
 
 def test_restarts_back_off(start: Callable[..., Supervised]) -> None:
     supervised = start(1, "raise")
+    until(supervised.all_started)
     time.sleep(1.2)
     starts = len(supervised.pids(0))
     assert 2 <= starts <= 5
@@ -259,3 +266,126 @@ def test_deaf_workers_are_killed_after_the_timeout(start: Callable[..., Supervis
     status, said = supervised.end()
     assert status == 1
     assert said.count("worker killed") == 2
+
+
+def reload(supervised: Supervised, behaviour: str) -> None:
+    (supervised.directory / "next").write_text(behaviour)
+    supervised.process.send_signal(signal.SIGHUP)
+
+
+def generation(supervised: Supervised, number: int) -> list[int]:
+    """The processes of a generation, as far as they have started."""
+    starts = supervised.directory / f"generation-{number}"
+    return [int(pid) for pid in starts.read_text().split()] if starts.exists() else []
+
+
+def test_a_reload_starts_new_workers_and_lets_the_old_ones_drain(start: Callable[..., Supervised]) -> None:
+    supervised = start(2)
+    until(supervised.all_started)
+    old = generation(supervised, 1)
+    reload(supervised, "good")
+    until(lambda: all(supervised.stopped_in_order(pid) for pid in old))
+    assert all((supervised.directory / f"left-{pid}").exists() for pid in old)
+    new = generation(supervised, 2)
+    assert len(new) == 2
+    assert all(alive(pid) for pid in new)
+    supervised.process.terminate()
+    status, said = supervised.end()
+    assert status == 0
+    assert "settled True" in said
+    assert "worker ended" not in said
+    assert not any((supervised.directory / f"left-{pid}").exists() for pid in new)
+
+
+def test_a_hang_up_of_the_terminal_reaches_workers_only_through_the_supervisor(start: Callable[..., Supervised]) -> None:
+    supervised = start(2)
+    until(supervised.all_started)
+    (supervised.directory / "next").write_text("good")
+    os.killpg(supervised.process.pid, signal.SIGHUP)
+    until(lambda: all(supervised.stopped_in_order(pid) for pid in generation(supervised, 1)))
+    supervised.process.terminate()
+    status, said = supervised.end()
+    assert status == 0
+    assert "worker ended" not in said
+
+
+def test_a_bad_file_is_told_line_by_line_and_starts_nothing(start: Callable[..., Supervised]) -> None:
+    supervised = start(2)
+    until(supervised.all_started)
+    old = generation(supervised, 1)
+    reload(supervised, "bad")
+    time.sleep(0.5)
+    assert all(alive(pid) for pid in old)
+    supervised.process.terminate()
+    status, said = supervised.end()
+    assert status == 0
+    assert "not reloaded: tusd.yaml:1:1 storage: wrong\nnot reloaded: tusd.yaml:2:1 locking: wrong\n" in said
+    assert "settled" not in said
+
+
+@pytest.mark.parametrize(("behaviour", "why"), [("refuse", "cannot serve: storage: wrong"), ("raise", "broken plugin")])
+def test_a_new_worker_that_cannot_serve_ends_the_reload(start: Callable[..., Supervised], behaviour: str, why: str) -> None:
+    supervised = start(2)
+    until(supervised.all_started)
+    old = generation(supervised, 1)
+    reload(supervised, behaviour)
+    until(lambda: len(generation(supervised, 2)) == 1)
+    time.sleep(0.5)
+    assert all(alive(pid) for pid in old)
+    reload(supervised, "good")
+    until(lambda: all(supervised.stopped_in_order(pid) for pid in old))
+    supervised.process.terminate()
+    status, said = supervised.end()
+    assert status == 0
+    assert why in said
+    assert (
+        said.index("settled False")
+        < said.index("not reloaded: a worker of the new generation ended")
+        < said.index("settled True")
+    )
+    assert len(generation(supervised, 2)) == 1
+
+
+def test_a_stop_while_a_new_generation_opens(start: Callable[..., Supervised], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATIENCE", "-4")
+    supervised = start(2)
+    until(supervised.all_started)
+    reload(supervised, "hang")
+    until(lambda: generation(supervised, 2))
+    supervised.process.terminate()
+    _, said = supervised.end()
+    assert all(supervised.stopped_in_order(pid) for pid in generation(supervised, 1))
+    assert said.count("worker killed") == 1
+    assert not any(alive(pid) for pid in generation(supervised, 2))
+
+
+def test_an_old_worker_that_does_not_end_is_killed(start: Callable[..., Supervised], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATIENCE", "-4.5")
+    supervised = start(2, "deaf")
+    until(supervised.all_started)
+    old = generation(supervised, 1)
+    reload(supervised, "good")
+    until(lambda: not any(alive(pid) for pid in old))
+    assert len(generation(supervised, 2)) == 2
+    supervised.process.terminate()
+    status, said = supervised.end()
+    assert said.count("worker killed") == 2
+    assert status == 0
+
+
+def test_a_worker_that_dies_while_a_reload_runs_is_replaced_by_one_of_its_generation(start: Callable[..., Supervised]) -> None:
+    supervised = start(2)
+    until(supervised.all_started)
+    reload(supervised, "hang")
+    until(lambda: generation(supervised, 2))
+    os.kill(generation(supervised, 1)[0], signal.SIGKILL)
+    until(lambda: len(generation(supervised, 1)) == 3)
+    (hanging,) = generation(supervised, 2)
+    os.kill(hanging, signal.SIGKILL)
+    reload(supervised, "good")  # which is done when the one before has failed
+    until(lambda: len(generation(supervised, 3)) == 2)
+    supervised.process.terminate()
+    status, said = supervised.end()
+    assert status == 0
+    assert said.count("worker ended; another takes its place") == 1
+    assert "not reloaded: a worker of the new generation ended (SIGKILL) before all served" in said

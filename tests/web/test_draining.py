@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 
 import pytest
 
-from tusd.hooks import PreFinish
+from tusd.hooks import HookEvent, HookResponse, PreFinish
 
 from .conftest import Serve
 from .raw import patch, request
@@ -15,6 +16,14 @@ from .serving import Served
 from .test_handover import SlowFinish
 
 KIB = 1024
+
+
+class VerySlowFinish(SlowFinish):
+    """Takes long enough to do something else meanwhile, on a slow machine, too."""
+
+    async def dispatch(self, event: HookEvent) -> HookResponse | None:
+        await asyncio.sleep(2)
+        return None
 
 
 @pytest.mark.parametrize("size", [100 * KIB, 4000 * KIB])
@@ -62,7 +71,7 @@ def test_idle_connections_are_closed_and_new_ones_refused(server: Served) -> Non
 
 @pytest.mark.parametrize(("method", "status"), [("OPTIONS", 200), ("HEAD", 200), ("GET", 200), ("DELETE", 204)])
 def test_what_is_asked_on_open_connections_is_answered_until_the_end(serve: Serve, method: str, status: int) -> None:
-    server = serve(dispatchers=[SlowFinish()])
+    server = serve(dispatchers=[VerySlowFinish()])
     path, other = server.create(5), server.create(0)
     with server.connect() as busy, server.connect() as idle, server.connect() as fresh:
         assert idle.ask(request("OPTIONS", "/files/")).status == 200
@@ -79,7 +88,7 @@ def test_what_is_asked_on_open_connections_is_answered_until_the_end(serve: Serv
 
 
 def test_an_append_that_comes_too_late_is_told_to_come_again(serve: Serve) -> None:
-    server = serve(dispatchers=[SlowFinish()])
+    server = serve(dispatchers=[VerySlowFinish()])
     path, other = server.create(5), server.create(1000 * KIB)
     with server.connect() as busy, server.connect() as late:
         busy.send(patch(path, 0, b"hello"))

@@ -10,9 +10,10 @@ import sys
 from collections.abc import Callable
 
 from ..errors import StartError
-from .generation import OPENING_TIMEOUT, PATIENCE, Generation
+from .generation import PATIENCE, Generation
 from .listening import Sockets
 from .plan import Plan, check_succession, dup, left_for_a_restart
+from .supervisor import OPENING_TIMEOUT
 from .systemd import Notifier
 from .worker import end_without_what_hangs, loop_factory
 

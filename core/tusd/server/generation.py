@@ -21,9 +21,6 @@ from .tls import keep_fresh
 
 logger = logging.getLogger("tusd")
 
-OPENING_TIMEOUT = 60.0
-"""Seconds that a generation has to open when another one serves, which goes on then."""
-
 PATIENCE = 3.0
 """Seconds beyond `server.shutdown_timeout` that backends get to close before the process ends, or goes on, without them."""
 

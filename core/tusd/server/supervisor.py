@@ -19,14 +19,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from ..errors import StartError
-from .generation import OPENING_TIMEOUT
 from .systemd import Notifier
-from .worker import ANSWER, LEAVE, READY
 
 logger = logging.getLogger("tusd")
 
 EXIT_START_ERROR = 2
 """Exit status of a process that could not start because of its configuration or surroundings."""
+
+READY, LEAVE, ANSWER = b"r", b"l", b"a"
+"""What a worker and its supervisor say to each other: "I serve"; "end, your successors serve"; "are you there?", and the same as "yes"."""
+
+OPENING_TIMEOUT = 60.0
+"""Seconds that a new generation has to open; then the old one goes on."""
 
 _SHORT_LIFE = 10.0
 """Seconds. A worker that lived longer is restarted at once; others wait, twice as long each time."""

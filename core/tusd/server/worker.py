@@ -16,11 +16,9 @@ from ..errors import StartError
 from ..web.app import Listener
 from .generation import PATIENCE, Generation
 from .plan import Plan
+from .supervisor import ANSWER, LEAVE, READY
 
 logger = logging.getLogger("tusd")
-
-READY, LEAVE, ANSWER = b"r", b"l", b"a"
-"""What a worker and its supervisor say to each other: "I serve"; "end, your successors serve"; "are you there?", and the same as "yes"."""
 
 
 def run_worker(plan: Plan, listeners: Sequence[Listener], *, number: int, supervisor: socket.socket) -> int:
