@@ -226,7 +226,7 @@ class Worker:
     directory: Path
     """For files that the workers of one host share, below `server.run_directory`; the plugin makes it when it needs it."""
     number: int = 0
-    """0 for the first worker of the host, then 1, 2, ..."""
+    """0 for the first worker of the host, then 1, 2, ... While a reload hands over, a worker of each generation has it."""
 
 
 Handler = Callable[[Head], Awaitable[Response]]
