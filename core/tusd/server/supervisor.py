@@ -40,7 +40,8 @@ _PATIENCE = 5.0
 
 _NEVER = float("inf")
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
-_HEEDED = (*_STOPPING, signal.SIGHUP, signal.SIGCHLD)
+# Windows lacks two of them, and os.fork, too; this module is imported there all the same.
+_HEEDED = tuple(one for one in signal.Signals if one.name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGCHLD"))
 
 
 @dataclass(frozen=True, slots=True)
