@@ -160,7 +160,8 @@ def test_many_running_appends(server: Served) -> None:
 
 @pytest.mark.parametrize("sends", [b"", b"HEAD /fil", request("OPTIONS", "/files/")])
 def test_connections_accepted_in_the_instant_of_the_stop_do_not_hang(serve: Serve, sends: bytes) -> None:
-    """While a slow hook holds the end up: the connections were made, and are accepted in the turn of the event loop that stops."""
+    """While a slow hook holds the end up: the connections were made, and are accepted in the turn of the event loop that stops. Those that ask
+    are answered; those that do not end with the last answer."""
     server = serve(dispatchers=[SlowFinish()])
     path = server.create(5)
     with server.connect() as busy:
@@ -176,10 +177,11 @@ def test_connections_accepted_in_the_instant_of_the_stop_do_not_hang(serve: Serv
         for connection in late:
             connection.socket.settimeout(3)
             try:
-                while connection.socket.recv(65536):
-                    pass
+                if sends.endswith(b"\r\n\r\n"):
+                    assert connection.answer().status == 200
+                assert connection.ended()
             except ConnectionResetError:
-                pass
+                pass  # it was not accepted yet
             connection.close()
-        assert time.monotonic() - began < 0.3, "they waited for the one that is busy"
+        assert time.monotonic() - began < 2, "they are open still"
         assert busy.answer().status == 204
