@@ -227,6 +227,6 @@ async def test_go_can_read_what_we_write(store: FileStore, directory: Path) -> N
         "PartialUploads": None,
         "Storage": {"Type": "filestore", "Path": f"{directory}/{ID}", "InfoPath": f"{directory}/{ID}.info"},
     }
-    assert list(ours) == ["created"]
+    assert list(ours) == ["created", "metadata"]
     assert (directory / ID).read_bytes() == b"hello"
     assert sorted(os.listdir(directory)) == [ID, f"{ID}.info"]
