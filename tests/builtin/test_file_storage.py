@@ -583,7 +583,84 @@ async def main():
         (directory / ID).unlink()
         with pytest.raises(plugin.UploadNotFound):
             await upload.append(FakeBody(b"1"))
+        with pytest.raises(plugin.UploadNotFound):
+            await upload.append(FakeBody(b"1"))
         assert files(directory) == [f"{ID}.info"]
+
+    async def test_a_file_that_nothing_is_appended_to_is_closed(self, store: FileStore) -> None:
+        before = os.listdir("/dev/fd")
+        upload = await new(store)
+        assert len(os.listdir("/dev/fd")) == len(before) + 1
+        del upload
+        assert os.listdir("/dev/fd") == before
+
+
+class TestKnown:
+    """What `.info` files said is remembered, and never believed when there may be another."""
+
+    @pytest.fixture
+    async def known(self, store: FileStore, monkeypatch: pytest.MonkeyPatch) -> FileStore:
+        """A store that has read the upload often, and no file is too new to be remembered."""
+        monkeypatch.setattr(file_storage, "_SETTLED", -1.0)
+        await (await new(store)).append(FakeBody(b"12345"))
+        assert (await store.info(ID)).offset == 5
+        return store
+
+    def forbid_reading(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(*_: object) -> None:
+            raise AssertionError("the .info file was read again")
+
+        monkeypatch.setattr("tusd.builtin.sidecar.decode", fail)
+
+    async def test_it_is_not_read_again(self, known: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        first = await known.info(ID)
+        self.forbid_reading(monkeypatch)
+        assert await known.info(ID) == first
+        assert (await known.open(ID, FakeLease())).info == first
+
+    async def test_the_offset_is_always_that_of_now(
+        self, known: FileStore, directory: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.forbid_reading(monkeypatch)
+        with (directory / ID).open("ab") as file:
+            file.write(b"67")
+        assert (await known.info(ID)).offset == 7
+
+    async def test_what_another_process_saves_is_seen(self, known: FileStore, directory: Path) -> None:
+        text = (directory / f"{ID}.info").read_bytes()
+        (directory / "new").write_bytes(text.replace(b'"tusd":{', b'"tusd":{"mark":3,'))
+        (directory / "new").rename(directory / f"{ID}.info")
+        assert (await known.info(ID)).offset == 3
+
+    async def test_what_is_written_in_place_is_seen(self, known: FileStore, directory: Path) -> None:
+        time.sleep(0.02)  # longer than the steps in which a file system counts
+        path = directory / f"{ID}.info"
+        size, times = path.stat().st_size, (path.stat().st_atime_ns, path.stat().st_mtime_ns)
+        path.write_bytes(path.read_bytes().replace(b'"IsPartial":false', b'"IsPartial":true '))
+        os.utime(path, ns=times)
+        assert path.stat().st_size == size
+        assert isinstance((await known.info(ID)).concat, plugin.Partial)
+
+    @pytest.mark.parametrize("name", [ID, f"{ID}.info"])
+    async def test_what_is_gone_is_gone(self, known: FileStore, directory: Path, name: str) -> None:
+        (directory / name).unlink()
+        with pytest.raises(plugin.UploadNotFound):
+            await known.info(ID)
+
+    async def test_a_file_that_is_new_is_read_again(self, store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        await new(store)
+        await store.info(ID)
+        self.forbid_reading(monkeypatch)
+        with pytest.raises(AssertionError):
+            await store.info(ID)
+
+    async def test_only_so_many_are_remembered(self, store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(file_storage, "_SETTLED", -1.0)
+        monkeypatch.setattr(file_storage, "_KNOWN", 2)
+        for name in ("a", "b", "c"):
+            await store.create(UploadInfo(id=UploadId(name), length=1), None)
+            await store.info(UploadId(name))
+        assert list(store._known) == ["b", "c"]
 
 
 class TestAtomic:

@@ -43,6 +43,24 @@ async def in_thread(work: Callable[[], T]) -> T:
     return future.result()
 
 
+class NewFile:
+    """A file that is open for writing, until somebody has taken it or nobody knows of it any more."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def take(self) -> int:
+        """The file descriptor; whoever calls this closes it."""
+        fd, self._fd = self._fd, -1
+        return fd
+
+    def __del__(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+
+
 @dataclass(frozen=True, slots=True)
 class Directory:
     """A directory that files are made in and removed from. All paths are absolute and lie below `root`."""
@@ -72,8 +90,9 @@ class Directory:
         finally:
             os.close(fd)
 
-    def new_pair(self, path: str, text: bytes, other: str, *, usual: bool, names: Callable[[bytes], str]) -> None:
+    def new_pair(self, path: str, text: bytes, other: str, *, usual: bool, names: Callable[[bytes], str]) -> NewFile:
         """Make two files that are not there yet (`FileExistsError` with the name of one): `path` with `text`, which names `other`, empty.
+        Returns the second, open for writing.
 
         Whoever makes the second has the pair. A first file without its second, which a crash left, is taken over when no live
         process can be about to make another second for it: when it is what `names` says of its text, which raises `ValueError`
@@ -82,12 +101,12 @@ class Directory:
             fd = self._open_new(path)
         except FileExistsError:
             self._take_over(path, text, other, names)
-            return
+            return NewFile(os.open(other, os.O_WRONLY))
         try:
             write_all(fd, text)
             if not (usual or _claim(fd, path)):
                 raise FileExistsError(errno.EEXIST, "it was taken over while it was empty", path)
-            self.new_file(other)
+            return NewFile(self._open_new(other))
         except OSError:
             if _claim(fd, path):
                 self.remove_file(path)

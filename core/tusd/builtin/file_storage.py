@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import replace
@@ -20,13 +21,13 @@ from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from tusd import plugin
 from tusd.plugin import Lease, State, UploadId, UploadInfo
 
 from . import sidecar
-from .disk import READ_PIECE, Directory, copy_piece, fsync, in_thread
+from .disk import READ_PIECE, Directory, NewFile, copy_piece, fsync, in_thread
 
 Fsync = Literal["never", "finish", "append"]
 
@@ -35,6 +36,11 @@ _COPY_PIECE = 64 << 20
 _LARGE = 16 << 20
 """Removing a file from this size on takes milliseconds on some file systems."""
 _LIST_BATCH = 256
+_KNOWN = 512
+"""Of how many `.info` files a worker remembers what they say."""
+_SETTLED = 1.0
+"""Seconds after which a file's time of change tells it from any later one: file systems count in steps of up to 10 ms, and an
+inode's number may come back."""
 _OURS = (".info", ".tmp", ".lock", ".part")
 """How no file of bytes may end: these are the files beside them."""
 
@@ -84,9 +90,13 @@ class FileStorage:
 class FileUpload(plugin.Upload, plugin.Terminable, plugin.Concatenable, plugin.Atomic):
     """One upload of a `FileStore`, open for work."""
 
-    def __init__(self, store: FileStore, info: UploadInfo, mark: int | None, lease: Lease | None) -> None:
+    def __init__(
+        self, store: FileStore, info: UploadInfo, mark: int | None, lease: Lease | None, new: NewFile | None = None
+    ) -> None:
         self.info = info
         self._store = store
+        self._new = new
+        """The file of bytes, still open since it was made."""
         self._mark = mark
         """What the `.info` file says of how many bytes count."""
         self._lease = lease
@@ -109,7 +119,8 @@ class FileUpload(plugin.Upload, plugin.Terminable, plugin.Concatenable, plugin.A
         return self.info.offset - start
 
     async def _append(self, body: plugin.Body) -> None:
-        fd = os.open(self._data, os.O_WRONLY)
+        new, self._new = self._new, None
+        fd = os.open(self._data, os.O_WRONLY) if new is None else new.take()
         try:
             try:
                 try:
@@ -124,7 +135,9 @@ class FileUpload(plugin.Upload, plugin.Terminable, plugin.Concatenable, plugin.A
                 else:
                     await self._sync(fd)
             finally:
-                self._measure(fd)
+                there = self._measure(fd)
+            if not there:
+                raise FileNotFoundError(errno.ENOENT, "it was removed", self._data)
         finally:
             os.close(fd)
 
@@ -145,8 +158,11 @@ class FileUpload(plugin.Upload, plugin.Terminable, plugin.Concatenable, plugin.A
             await self._sync(fd)
         await self._remember(self.info, mark=None)
 
-    def _measure(self, fd: int) -> None:
-        self.info = _measured(self.info, os.fstat(fd), self._mark)
+    def _measure(self, fd: int) -> bool:
+        """Whether the file has a name yet."""
+        found = os.fstat(fd)
+        self.info = _measured(self.info, found, self._mark)
+        return found.st_nlink > 0
 
     async def save(self, info: UploadInfo) -> None:
         """A new `.info` file in the place of the old one."""
@@ -279,6 +295,8 @@ class FileStore(plugin.DataStore, plugin.Readable, plugin.Listable):
         self.fsync: Fsync = options.fsync
         self.logger = logger
         self.directory = Directory(os.path.realpath(options.directory), options.dir_mode, options.file_mode)
+        self._known: dict[UploadId, _Known] = {}
+        """What `.info` files said that were read last."""
 
     async def create(self, info: UploadInfo, lease: Lease | None) -> plugin.Upload:
         """Exclusive: who makes the file of bytes has the upload. An `.info` file that a crash left without one is taken over.
@@ -291,7 +309,7 @@ class FileStore(plugin.DataStore, plugin.Readable, plugin.Listable):
             lease.check()
         try:
             names = partial(self._names, info.id)
-            self.directory.new_pair(info_path, sidecar.encode(info), data_path, usual=not chosen, names=names)
+            new = self.directory.new_pair(info_path, sidecar.encode(info), data_path, usual=not chosen, names=names)
             if self.fsync == "append":
                 await self._sync_new(data_path, info_path)
         except OSError as error:
@@ -302,7 +320,7 @@ class FileStore(plugin.DataStore, plugin.Readable, plugin.Listable):
             if error.errno == errno.ENAMETOOLONG:
                 raise plugin.HookError("pre-create: the id or storage.Path is too long for the file system") from error
             raise self.failure("create", info.id, error) from error
-        return FileUpload(self, info, None, lease)
+        return FileUpload(self, info, None, lease, None if lease is None else new)
 
     def _names(self, upload_id: UploadId, text: bytes) -> str:
         """Which file of bytes an `.info` file names. `ValueError` when it is damaged."""
@@ -414,6 +432,8 @@ class FileStore(plugin.DataStore, plugin.Readable, plugin.Listable):
         """What the disk says, without side effects; the offset counts the bytes before the mark only."""
         path = self.info_path(upload_id)
         try:
+            if (known := self._known.get(upload_id)) is not None and (again := known.again(path)) is not None:
+                return again
             while True:
                 fd = os.open(path, os.O_RDONLY)
                 try:
@@ -425,9 +445,17 @@ class FileStore(plugin.DataStore, plugin.Readable, plugin.Listable):
                 finally:
                     os.close(fd)
                 if (before.st_ino, before.st_dev) == (after.st_ino, after.st_dev):
+                    self._know(upload_id, found, before)
                     return sidecar.Sidecar(_measured(found.info, data, found.mark), found.mark)
         except OSError as error:
             raise self.failure("look up", upload_id, error) from error
+
+    def _know(self, upload_id: UploadId, found: sidecar.Sidecar, file: os.stat_result) -> None:
+        """Keep what an `.info` file says, if another in its place will have another time."""
+        if time.time() - file.st_ctime > _SETTLED:
+            while len(self._known) >= _KNOWN:
+                del self._known[next(iter(self._known))]
+            self._known[upload_id] = _Known(found, _version(file))
 
     def _parse(self, upload_id: UploadId, text: bytes, written: float) -> tuple[sidecar.Sidecar, os.stat_result]:
         try:
@@ -477,6 +505,30 @@ class FileStore(plugin.DataStore, plugin.Readable, plugin.Listable):
         if error.errno in _FULL:
             return plugin.StorageFull(info=info)
         return plugin.StorageUnavailable(info=info)
+
+
+class _Known(NamedTuple):
+    """What one version of an `.info` file says."""
+
+    found: sidecar.Sidecar
+    version: tuple[int, ...]
+
+    def again(self, path: str) -> sidecar.Sidecar | None:
+        """What it says now; None when it has to be read anew.
+
+        The bytes are looked at first: the version that was there before that and is there after it was there all the time."""
+        info, mark = self.found
+        try:
+            data = os.stat(info.storage["Path"])
+            if _version(os.stat(path)) != self.version:
+                return None
+        except OSError:
+            return None
+        return sidecar.Sidecar(_measured(info, data, mark), mark)
+
+
+def _version(file: os.stat_result) -> tuple[int, ...]:
+    return file.st_dev, file.st_ino, file.st_ctime_ns, file.st_size
 
 
 def _storage(path: str, info_path: str) -> Mapping[str, str]:
