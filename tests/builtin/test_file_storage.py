@@ -633,7 +633,7 @@ class TestKnown:
         assert (await known.info(ID)).offset == 3
 
     async def test_what_is_written_in_place_is_seen(self, known: FileStore, directory: Path) -> None:
-        time.sleep(0.02)  # longer than the steps in which a file system counts
+        await asyncio.sleep(0.02)  # longer than the steps in which a file system counts
         path = directory / f"{ID}.info"
         size, times = path.stat().st_size, (path.stat().st_atime_ns, path.stat().st_mtime_ns)
         path.write_bytes(path.read_bytes().replace(b'"IsPartial":false', b'"IsPartial":true '))
