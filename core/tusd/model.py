@@ -5,11 +5,21 @@ Nothing here does anything; all of it is frozen, typed and free of imports from 
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
-from typing import Literal, NewType, Protocol
+from typing import Literal, NewType, Protocol, TypeVar, dataclass_transform
+
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def value(*, kw_only: bool = False) -> Callable[[type[T]], type[T]]:
+    """A frozen dataclass that is made for every request. The type checker refuses to assign to its fields; refusing it at run time,
+    too, makes `dataclass(frozen=True)` take four times as long to make one."""
+    return dataclass(slots=True, unsafe_hash=True, kw_only=kw_only)
+
 
 UploadId = NewType("UploadId", str)
 """An upload's name, checked by `protocol.urls.checked_id` before any backend sees it."""

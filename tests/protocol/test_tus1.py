@@ -6,7 +6,7 @@ The sentences in quotation marks are of https://tus.io/protocols/resumable-uploa
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -494,7 +494,7 @@ def test_whatever_the_metadata_a_download_can_be_sent(filename: bytes, filetype:
     ],
 )
 def test_hooks_change_status_and_body(outcome: Created | Appended | Terminated, answer: Answer, status: int, body: bytes) -> None:
-    outcome = type(outcome)(**{name: getattr(outcome, name) for name in outcome.__slots__ if name != "answer"}, answer=answer)
+    outcome = replace(outcome, answer=answer)
     response = TUS.write(PATCH, outcome)
     assert (response.status, response.body) == (status, body)
     assert fields(response.headers).get("Content-Type") == ("text/plain; charset=utf-8" if body else None)

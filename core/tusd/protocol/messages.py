@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from ..errors import TusError
-from ..model import Answer, Extension, Final, Metadata, Partial, UploadId, UploadInfo
+from ..model import Answer, Extension, Final, Metadata, Partial, UploadId, UploadInfo, value
 
 Algorithm = Literal["md5", "sha1", "sha256", "sha512", "crc32"]
 """Checksum algorithms; `crc32` is big-endian, as in RFC 1952 read most significant byte first."""
@@ -26,7 +26,7 @@ class Headers(Protocol):
     def items(self) -> Iterable[tuple[str, str]]: ...
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Head:
     """A request without its body."""
 
@@ -43,7 +43,7 @@ class Head:
     peer_port: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Checksum:
     """What a body must hash to."""
 
@@ -51,7 +51,7 @@ class Checksum:
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class BodyPlan:
     """A body that is to be appended."""
 
@@ -64,7 +64,7 @@ class BodyPlan:
     """The most bytes that it may have, whatever else has room."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Create:
     """POST: a new upload."""
 
@@ -78,7 +78,7 @@ class Create:
     """A note about the digest of the whole upload; see `protocol.digests`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Append:
     """PATCH: more bytes."""
 
@@ -91,14 +91,14 @@ class Append:
     """As in `Create`."""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Inspect:
     """HEAD: where does it stand?"""
 
     upload_id: UploadId
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Read:
     """GET: the bytes. Conditions are the request's header values, None when absent (RFC 9110 sections 13 and 14)."""
 
@@ -111,14 +111,14 @@ class Read:
     if_unmodified_since: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Terminate:
     """DELETE: remove it."""
 
     upload_id: UploadId
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Discover:
     """OPTIONS: what can this server do?"""
 
@@ -126,7 +126,7 @@ class Discover:
 Request = Create | Append | Inspect | Read | Terminate | Discover
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Created:
     """The upload exists; `appended` if a body was part of the request."""
 
@@ -135,7 +135,7 @@ class Created:
     answer: Answer | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Appended:
     """The bytes are safe."""
 
@@ -143,14 +143,14 @@ class Appended:
     answer: Answer | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Inspected:
     """Where it stands."""
 
     info: UploadInfo
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Reading:
     """A download: `content` has the bytes from `start` up to `stop`; None when the client has them already."""
 
@@ -161,14 +161,14 @@ class Reading:
     content: AsyncIterator[bytes] | None
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Terminated:
     """It is gone."""
 
     answer: Answer | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Discovered:
     """What the server can do."""
 
@@ -179,14 +179,14 @@ class Discovered:
 Outcome = Created | Appended | Inspected | Reading | Terminated | Discovered
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Announced:
     """News: the upload exists now, and its body is still to come."""
 
     info: UploadInfo
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Progress:
     """News: every byte before `offset` is safe."""
 
