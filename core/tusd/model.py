@@ -61,6 +61,8 @@ class Extension(StrEnum):
     CHECKSUM = "checksum"
     EXPIRATION = "expiration"
 
+    __hash__ = str.__hash__  # Enum's own is written in Python, and every request looks for some of these
+
 
 @dataclass(frozen=True, slots=True)
 class Partial:

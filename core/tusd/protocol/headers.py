@@ -38,12 +38,12 @@ _INLINE = frozenset(
 
 def single(headers: Headers, name: str) -> str | None:
     """The value of a header that must not be repeated; None when absent. Raises `InvalidRequest` when it is sent twice."""
-    value = headers.get(name)
-    if value is None:
+    values = headers.getall(name, [])
+    if not values:
         return None
-    if len(headers.getall(name, [])) > 1:
+    if len(values) > 1:
         raise InvalidRequest(f"the header {name} is sent more than once")
-    return value.strip(" \t")
+    return values[0].strip(" \t")
 
 
 def parse_number(text: str) -> int | None:
