@@ -2,10 +2,11 @@
 
     python tests/bench/bench.py --peer other='other-server --port {port} --dir {dir}' --work large,small --rounds 3
 
-`{port}` and `{dir}` are filled in for every start. Servers take turns (A B A B ...), since a machine's speed changes from one
-minute to the next; figures are medians over the rounds, and the last column is ours over the peer's. CPU and memory are those of
-the server's whole process tree, read from /proc. Data lies on tmpfs, so that the disk does not speak; only loopback is used.
-Needs Linux, `wrk` and `ab` (Debian: apt-get install wrk apache2-utils).
+`{port}` and `{dir}` are filled in for every start; `tests/bench/peers.sh` builds two others and says how they are started. Servers
+take turns (A B A B ...), since a machine's speed changes from one minute to the next; figures are medians over the rounds, and the
+last columns are ours over the peers'. CPU and memory are those of the server's whole process tree, read from /proc. Data lies on
+tmpfs, so that the disk does not speak; only loopback is used. Needs Linux, `wrk` and `ab` (Debian: apt-get install wrk
+apache2-utils).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -78,9 +79,13 @@ class Server:
 
     def _wait_until_up(self, process: subprocess.Popen[bytes], began: float) -> None:
         while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+            with contextlib.suppress(OSError, EOFError):
+                connection = Connection(self.port)
+                connection.send("OPTIONS", "/files/", TUS)
+                connection.receive()
                 self.start_s = time.perf_counter() - began
-                time.sleep(0.5)
+                connection.close()
+                time.sleep(1)  # other workers start after the first
                 return
             if process.poll() is not None or time.perf_counter() - began > 30:
                 sys.exit(f"{self.name} did not start:\n{(self.directory / 'log').read_text()}")
@@ -111,6 +116,16 @@ class Server:
                         total += int(line.split()[1])
         return total / 1024
 
+    def share(self) -> float:
+        """As `memory`, with what several processes have in common counted once (the sum of their Pss)."""
+        total = 0
+        for pid in self._tree():
+            with contextlib.suppress(OSError):
+                for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                    if line.startswith("Pss:"):
+                        total += int(line.split()[1])
+        return total / 1024
+
     def _tree(self) -> list[int]:
         found, todo = [], [self.pid]
         while todo:
@@ -130,7 +145,7 @@ class Connection:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=60)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def send(self, method: str, path: str, headers: dict[str, str | int]) -> None:
+    def send(self, method: str, path: str, headers: Mapping[str, str | int]) -> None:
         lines = [f"{method} {path} HTTP/1.1", f"Host: 127.0.0.1:{self._port}", *(f"{n}: {v}" for n, v in headers.items())]
         self.socket.sendall("\r\n".join([*lines, "", ""]).encode())
 
@@ -167,19 +182,33 @@ def check(true: bool, what: str) -> None:
 def large(server: Server, source: Path) -> Figures:
     """One upload in one PATCH."""
     size = source.stat().st_size
+    seconds, cpu = one_patch(server, source, 1)
+    return {"large PATCH MiB/s": size / seconds / MIB, "large PATCH cpu s/GiB": cpu / (size / 2**30)}
+
+
+def huge(server: Server, source: Path) -> Figures:
+    """As `large` with 10 GiB or a little more: what it adds to the server's memory."""
+    before = server.memory()
+    one_patch(server, source, -(-10 * 1024 * MIB // source.stat().st_size))
+    return {"10 GiB PATCH memory MiB": server.memory("VmHWM") - before}
+
+
+def one_patch(server: Server, source: Path, times: int) -> tuple[float, float]:
+    """Send a file several times over as one upload; returns seconds, and those of the server's CPU."""
+    size = source.stat().st_size * times
     connection = Connection(server.port)
     path = connection.create(size)
     cpu, began = server.cpu(), time.perf_counter()
     connection.send("PATCH", path, {**BODY, "Upload-Offset": 0, "Content-Length": size})
     with source.open("rb") as file:
-        connection.socket.sendfile(file)
+        for _ in range(times):
+            connection.socket.sendfile(file, 0)
     status, headers = connection.receive()
     seconds, cpu = time.perf_counter() - began, server.cpu() - cpu
     check(status == 204 and int(headers["upload-offset"]) == size, f"PATCH answered {status}")
     connection.close()
-    peak = server.memory("VmHWM")
     server.clean()
-    return {"large PATCH MiB/s": size / seconds / MIB, "large PATCH cpu s/GiB": cpu / (size / 2**30), "peak memory MiB": peak}
+    return seconds, cpu
 
 
 def chunks(server: Server, source: Path) -> Figures:
@@ -266,7 +295,8 @@ def stalled(server: Server, source: Path) -> Figures:
     return {"stalled upload KiB": (after - before) * 1024 / len(paths)}
 
 
-WORK: dict[str, Callable[[Server, Path], Figures]] = {f.__name__: f for f in (large, chunks, small, head, stalled)}
+WORK: dict[str, Callable[[Server, Path], Figures]] = {f.__name__: f for f in (large, chunks, small, head, stalled, huge)}
+USUAL = [name for name in WORK if name != "huge"]
 
 
 def main() -> None:
@@ -275,16 +305,18 @@ def main() -> None:
         "--peer", action="append", default=[], metavar="NAME=COMMAND", help="another server to measure beside ours"
     )
     parser.add_argument("--ours", default=f"{sys.executable} -m tusd serve -c {{config}}", help="the command of our server")
-    parser.add_argument("--workers", type=int, default=1, help="server.workers of ours")
-    parser.add_argument("--work", default=",".join(WORK), help="which of: %(default)s")
+    parser.add_argument("--workers", default="1", help="server.workers of ours; 1,2 measures with one and with two")
+    parser.add_argument("--work", default=",".join(USUAL), help=f"which of {','.join(WORK)} (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--mib", type=int, default=512, help="size of the large upload")
     parser.add_argument("--json", type=Path, help="write all figures here")
     arguments = parser.parse_args()
     if not (shutil.which("wrk") and shutil.which("ab")):
         sys.exit("the benchmark needs wrk and ab; Debian and Ubuntu: apt-get install wrk apache2-utils")
-    commands = [("tusd", arguments.ours), *(peer.split("=", 1) for peer in arguments.peer)]
-    servers = [Server(name, command, arguments.workers) for name, command in commands]
+    counts = [int(count) for count in arguments.workers.split(",")]
+    ours = [Server("tusd" if count == 1 else f"tusd x{count}", arguments.ours, count) for count in counts]
+    peers = [Server(name, command, 1) for name, _, command in (peer.partition("=") for peer in arguments.peer)]
+    servers = [*ours, *peers]
     figures: dict[str, dict[str, list[float]]] = {server.name: {} for server in servers}
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         source = Path(folder) / "source"
@@ -294,7 +326,7 @@ def main() -> None:
         for _ in range(arguments.rounds):
             for server in servers:
                 measure(server, source, arguments.work.split(","), figures[server.name])
-    report(figures)
+    report(figures, [server.name for server in ours], [server.name for server in peers])
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1))
 
@@ -304,6 +336,7 @@ def measure(server: Server, source: Path, work: list[str], found: dict[str, list
     with server.running():
         found.setdefault("start s", []).append(server.start_s)
         found.setdefault("memory at start MiB", []).append(server.memory())
+        found.setdefault("  shared counted once", []).append(server.share())
         for name in work:
             try:
                 for key, value in WORK[name](server, source).items():
@@ -312,15 +345,15 @@ def measure(server: Server, source: Path, work: list[str], found: dict[str, list
                 print(f"{server.name}: {name} failed: {error}", file=sys.stderr)
 
 
-def report(figures: dict[str, dict[str, list[float]]]) -> None:
+def report(figures: dict[str, dict[str, list[float]]], ours: list[str], peers: list[str]) -> None:
     """Medians side by side, and ours over each peer's."""
     medians = {name: {key: statistics.median(values) for key, values in found.items()} for name, found in figures.items()}
-    _, *peers = medians
-    print(f"{'':26}" + "".join(f"{name:>14}" for name in medians) + "".join(f"{'/ ' + peer:>14}" for peer in peers))
+    pairs = [(mine, peer) for mine in ours for peer in peers]
+    print(f"{'':26}" + "".join(f"{name:>12}" for name in medians) + "".join(f"{f'{mine} / {peer}':>18}" for mine, peer in pairs))
     for key in dict.fromkeys(key for found in medians.values() for key in found):
-        row = [medians[name].get(key, float("nan")) for name in medians]
-        ratios = [row[0] / value if value else float("nan") for value in row[1:]]
-        print(f"{key:26}" + "".join(f"{value:14.2f}" for value in row) + "".join(f"{ratio:14.2f}" for ratio in ratios))
+        row = {name: found.get(key, float("nan")) for name, found in medians.items()}
+        ratios = [row[mine] / row[peer] if row[peer] else float("nan") for mine, peer in pairs]
+        print(f"{key:26}" + "".join(f"{value:12.2f}" for value in row.values()) + "".join(f"{ratio:18.2f}" for ratio in ratios))
 
 
 if __name__ == "__main__":
