@@ -13,21 +13,21 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from tusd import plugin
 from tusd.plugin import Lease, State, UploadId, UploadInfo
 
 from . import sidecar
 from .disk import READ_PIECE, Directory, NewFile, copy_piece, fsync, in_thread
+from .known import Known, measured
 
 Fsync = Literal["never", "finish", "append"]
 
@@ -36,11 +36,6 @@ _COPY_PIECE = 64 << 20
 _LARGE = 16 << 20
 """Removing a file from this size on takes milliseconds on some file systems."""
 _LIST_BATCH = 256
-_KNOWN = 512
-"""Of how many `.info` files a worker remembers what they say."""
-_SETTLED = 1.0
-"""Seconds after which a file's time of change tells it from any later one: file systems count in steps of up to 10 ms, and an
-inode's number may come back."""
 _OURS = (".info", ".tmp", ".lock", ".part")
 """How no file of bytes may end: these are the files beside them."""
 
@@ -161,7 +156,7 @@ class FileUpload(plugin.Upload, plugin.Terminable, plugin.Concatenable, plugin.A
     def _measure(self, fd: int) -> bool:
         """Whether the file has a name yet."""
         found = os.fstat(fd)
-        self.info = _measured(self.info, found, self._mark)
+        self.info = measured(self.info, found, self._mark)
         return found.st_nlink > 0
 
     async def save(self, info: UploadInfo) -> None:
@@ -295,8 +290,7 @@ class FileStore(plugin.DataStore, plugin.Readable, plugin.Listable):
         self.fsync: Fsync = options.fsync
         self.logger = logger
         self.directory = Directory(os.path.realpath(options.directory), options.dir_mode, options.file_mode)
-        self._known: dict[UploadId, _Known] = {}
-        """What `.info` files said that were read last."""
+        self._known = Known()
 
     async def create(self, info: UploadInfo, lease: Lease | None) -> plugin.Upload:
         """Exclusive: who makes the file of bytes has the upload. An `.info` file that a crash left without one is taken over.
@@ -429,11 +423,13 @@ class FileStore(plugin.DataStore, plugin.Readable, plugin.Listable):
     # --- what is there
 
     def _load(self, upload_id: UploadId) -> sidecar.Sidecar:
+        """As `_read`, without reading what is known. For the event loop only."""
+        return self._known.get(upload_id, self.info_path(upload_id)) or self._read(upload_id, self._known)
+
+    def _read(self, upload_id: UploadId, known: Known | None = None) -> sidecar.Sidecar:
         """What the disk says, without side effects; the offset counts the bytes before the mark only."""
         path = self.info_path(upload_id)
         try:
-            if (known := self._known.get(upload_id)) is not None and (again := known.again(path)) is not None:
-                return again
             while True:
                 fd = os.open(path, os.O_RDONLY)
                 try:
@@ -445,17 +441,11 @@ class FileStore(plugin.DataStore, plugin.Readable, plugin.Listable):
                 finally:
                     os.close(fd)
                 if (before.st_ino, before.st_dev) == (after.st_ino, after.st_dev):
-                    self._know(upload_id, found, before)
-                    return sidecar.Sidecar(_measured(found.info, data, found.mark), found.mark)
+                    if known is not None:
+                        known.put(upload_id, found, before)
+                    return sidecar.Sidecar(measured(found.info, data, found.mark), found.mark)
         except OSError as error:
             raise self.failure("look up", upload_id, error) from error
-
-    def _know(self, upload_id: UploadId, found: sidecar.Sidecar, file: os.stat_result) -> None:
-        """Keep what an `.info` file says, if another in its place will have another time."""
-        if time.time() - file.st_ctime > _SETTLED:
-            while len(self._known) >= _KNOWN:
-                del self._known[next(iter(self._known))]
-            self._known[upload_id] = _Known(found, _version(file))
 
     def _parse(self, upload_id: UploadId, text: bytes, written: float) -> tuple[sidecar.Sidecar, os.stat_result]:
         try:
@@ -495,7 +485,7 @@ class FileStore(plugin.DataStore, plugin.Readable, plugin.Listable):
                         folders.append(f"{folder}{entry.name}/")
                     elif entry.name.endswith(".info"):
                         with suppress(plugin.UploadNotFound, plugin.StorageUnavailable):  # the latter has been logged
-                            yield self._load(UploadId(folder + entry.name.removesuffix(".info"))).info
+                            yield self._read(UploadId(folder + entry.name.removesuffix(".info"))).info
 
     def failure(self, doing: str, upload_id: UploadId, error: OSError, info: UploadInfo | None = None) -> plugin.TusError:
         """What to raise for an error of the operating system; its text is for the log alone."""
@@ -507,40 +497,5 @@ class FileStore(plugin.DataStore, plugin.Readable, plugin.Listable):
         return plugin.StorageUnavailable(info=info)
 
 
-class _Known(NamedTuple):
-    """What one version of an `.info` file says."""
-
-    found: sidecar.Sidecar
-    version: tuple[int, ...]
-
-    def again(self, path: str) -> sidecar.Sidecar | None:
-        """What it says now; None when it has to be read anew.
-
-        The bytes are looked at first: the version that was there before that and is there after it was there all the time."""
-        info, mark = self.found
-        try:
-            data = os.stat(info.storage["Path"])
-            if _version(os.stat(path)) != self.version:
-                return None
-        except OSError:
-            return None
-        return sidecar.Sidecar(_measured(info, data, mark), mark)
-
-
-def _version(file: os.stat_result) -> tuple[int, ...]:
-    return file.st_dev, file.st_ino, file.st_ctime_ns, file.st_size
-
-
 def _storage(path: str, info_path: str) -> Mapping[str, str]:
     return {"Type": "filestore", "Path": path, "InfoPath": info_path}
-
-
-def _measured(info: UploadInfo, data: os.stat_result, mark: int | None = None) -> UploadInfo:
-    """`info` with what the file of bytes tells: it never counts bytes behind the mark, nor behind the length."""
-    offset = data.st_size
-    if info.length is not None and info.length < offset:
-        offset = info.length
-    if mark is not None and mark < offset:
-        offset = mark
-    modified = datetime.fromtimestamp(data.st_mtime, UTC)
-    return info.at(offset, modified if modified > info.created else info.created)
