@@ -311,6 +311,7 @@ def main() -> None:
     parser.add_argument("--mib", type=int, default=512, help="size of the large upload")
     parser.add_argument("--json", type=Path, help="write all figures here")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no server outlives a benchmark that is stopped
     if not (shutil.which("wrk") and shutil.which("ab")):
         sys.exit("the benchmark needs wrk and ab; Debian and Ubuntu: apt-get install wrk apache2-utils")
     counts = [int(count) for count in arguments.workers.split(",")]

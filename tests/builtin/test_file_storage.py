@@ -27,18 +27,6 @@ ID = UploadId("8a18f0c1d2e3f4a5")
 LOGGER = logging.getLogger("test")
 
 
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    made = tmp_path / "data"
-    made.mkdir()
-    return made
-
-
-@pytest.fixture
-def store(directory: Path) -> FileStore:
-    return open_store(directory)
-
-
 def open_store(directory: Path, **options: object) -> FileStore:
     return FileStore(FileStorage.Options.model_validate({"directory": directory, **options}), LOGGER)
 

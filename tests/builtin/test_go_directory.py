@@ -18,17 +18,6 @@ from tusd.testing.bodies import FakeBody, FakeLease
 ID = UploadId("8a18f0c1d2e3f4a5b6c7d8e9f0a1ce10")
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> FileStore:
-    (tmp_path / "data").mkdir()
-    return FileStore(FileStorage.Options(directory=tmp_path / "data"), logging.getLogger("test"))
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "data"
-
-
 def go_upload(
     directory: Path,
     upload_id: str = ID,

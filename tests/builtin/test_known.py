@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from pathlib import Path
 
 import pytest
 
 from tusd import plugin
-from tusd.builtin.file_storage import FileStorage, FileStore
+from tusd.builtin.file_storage import FileStore
 from tusd.plugin import UploadId, UploadInfo
 from tusd.testing.bodies import FakeBody, FakeLease
 
 ID = UploadId("8a18f0c1d2e3f4a5")
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    made = tmp_path / "data"
-    made.mkdir()
-    return made
-
-
-@pytest.fixture
-def store(directory: Path) -> FileStore:
-    return FileStore(FileStorage.Options(directory=directory), logging.getLogger("test"))
 
 
 @pytest.fixture
