@@ -112,11 +112,11 @@ def test_an_answer_that_cannot_be_sent_looks_like_any_other(server: Served, monk
     def fail(*_: object, **__: object) -> None:
         raise ValueError("inner text")
 
-    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # a bug is an error in the log, which other tests forbid
+    logging.getLogger("tusd.web").setLevel(logging.CRITICAL)  # a bug is an error in the log, which other tests forbid
     monkeypatch.setattr("tusd.web.handler.head_of", fail)
     try:
         answer = server.ask(request("OPTIONS", "/files/"))
     finally:
-        logging.getLogger("aiohttp.server").setLevel(logging.NOTSET)
+        logging.getLogger("tusd.web").setLevel(logging.NOTSET)
     assert (answer.status, answer["Server"], answer.closes) == (500, "tusd", True)
     assert answer.body == f"{InternalError.code}: {InternalError.message}\n".encode()

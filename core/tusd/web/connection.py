@@ -1,5 +1,7 @@
-"""aiohttp's side of one connection, with what it leaves out: malformed requests are answered as all others are, one that is
-found to be malformed in the middle of its body ends that body at once, and a client that has said all still gets its answers.
+"""aiohttp's side of one connection, with a shorter way from a request to its answer, and with what aiohttp leaves out: malformed
+requests are answered as all others are, one that is found to be malformed in the middle of its body ends that body at once, and a client
+that has said all still gets its answers.
+
 The underscored names are aiohttp's own; there are no public ones for what its parser found and its tasks do."""
 
 from __future__ import annotations
@@ -8,20 +10,23 @@ import asyncio
 import logging
 import os
 import re
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from aiohttp import StreamReader, web
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http import RawRequestMessage
-from aiohttp.web_protocol import ERROR
+from aiohttp.http import RawRequestMessage, StreamWriter
+from aiohttp.web_protocol import ERROR, _ErrInfo
 
 from ..errors import InternalError, InvalidRequest, TusError
 from ..protocol.messages import Response
 from ..protocol.tus1 import VERSION
 from .limits import Limits
-from .reply import ClientGone, last, raw
+from .reply import Answer, Reply, last
 
 logger = logging.getLogger("tusd.web")
+
+Handle = Callable[[web.BaseRequest], Awaitable[Answer]]
+"""Makes the answer to one request. Raises `ConnectionError` when nobody is left to tell."""
 
 _PAUSE = 0.02
 """Seconds between looks at how many pipelined requests of a half-closed connection are left."""
@@ -35,14 +40,15 @@ _SPARE = 64
 
 
 class Malformed(TimeoutError):
-    """Put into a body that the parser gave up; aiohttp takes a time-out as a reason to close the connection quietly."""
+    """Put into a body that the parser gave up."""
 
 
 class Connection(web.RequestHandler):
     """One connection. `surplus`: there are `max_connections` already; it is told so and ended."""
 
-    def __init__(self, server: Server, limits: Limits, **options: Any) -> None:
+    def __init__(self, handle: Handle, server: Server, limits: Limits, **options: Any) -> None:
         super().__init__(server, **options)
+        self._handle = handle
         self.surplus = False
         self._server = server
         self.wire: asyncio.Transport | None = None
@@ -78,7 +84,7 @@ class Connection(web.RequestHandler):
         self._head_since = self._head_since or self._loop.time()
         self._head_size += size
         if self._head_size > self._limits.max_head_size and self.wire is not None:
-            self.wire.write(raw(self._malformed(f"its head is longer than {self._limits.max_head_size} bytes")))
+            self.wire.write(last(self._malformed(f"its head is longer than {self._limits.max_head_size} bytes")).data)
             self.force_close()
 
     @property
@@ -129,16 +135,108 @@ class Connection(web.RequestHandler):
         else:
             self.force_close()
 
-    def handle_error(
-        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
-    ) -> web.StreamResponse:
-        """The answer to a request that cannot be parsed. Clients send such things all the time: that is no error of ours."""
-        if isinstance(exc, ClientGone):
-            raise exc  # aiohttp ends the connection then, and says nothing
-        if status == 400:
-            return last(self._malformed(_without_quotes(message or "")))
-        super().handle_error(request, status, exc, message)  # it logs, and raises when an answer has begun
-        return last(_refusal(InternalError()))
+    async def start(self) -> None:
+        """Answer the requests of this connection, one after the other. aiohttp's own loop makes a task for each of them and takes
+        every answer through several coroutines."""
+        try:
+            while not self._force_close:
+                if not self._messages:
+                    self._waiter = self._loop.create_future()
+                    try:
+                        await self._waiter
+                    finally:
+                        self._waiter = None
+                if not await self._serve(*self._next()):
+                    break
+        except ConnectionError:
+            pass  # the client is gone
+        except asyncio.CancelledError:
+            self.force_close()
+            raise
+        except Exception:
+            logger.exception("a connection failed")
+            self.force_close()
+        if not self._force_close:
+            self._task_handler = None
+            if self.transport is not None:
+                self.transport.close()
+
+    def _next(self) -> tuple[RawRequestMessage | _ErrInfo, StreamReader]:
+        """The request that came first. The parser may go on where too many that were waiting had made it stop."""
+        found = self._messages.popleft()
+        if self._parser is not None:
+            self._parser.message_consumed()
+        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
+            self._resume_reading_if_drained()
+        return found
+
+    async def _serve(self, message: RawRequestMessage | _ErrInfo, body: StreamReader) -> bool:
+        """Answer one request; whether the connection goes on. Raises `ConnectionError` when the client is gone."""
+        self._request_in_progress = True
+        try:
+            if isinstance(message, _ErrInfo):
+                closes = self._write(last(self._malformed(_without_quotes(message.message))))
+            else:
+                closes = await self._answer(message, body)
+            self._request_in_progress = False
+            if not body.is_eof():
+                await self._drop(body)
+        finally:
+            self._current_request = None
+            self._request_in_progress = False
+            if self._handler_waiter is not None and not self._handler_waiter.done():
+                self._handler_waiter.set_result(None)  # `shutdown` waits for it
+        self._keepalive = not closes
+        if closes or self._close or self._force_close:
+            return False
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        if self._keepalive_handle is None:
+            self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
+        return True
+
+    async def _answer(self, message: RawRequestMessage, body: StreamReader) -> bool:
+        """Whether the connection ends with the answer."""
+        if message.url is None:
+            # The parser takes `CONNECT` and two spaces for a request of HTTP/0.9 without a target, and aiohttp's requests must have one.
+            message = message._replace(path=ERROR.path, url=ERROR.url)
+        writer = StreamWriter(self, self._loop)
+        task = cast("asyncio.Task[None]", self._task_handler)
+        request = self._current_request = web.BaseRequest(message, body, self, writer, task, self._loop)
+        try:
+            answer = await self._handle(request)
+            if isinstance(answer, Reply):
+                return self._write(answer)
+            await answer.prepare(request)
+            await answer.write_eof()
+            return not answer.keep_alive
+        except ConnectionError:
+            raise
+        except Exception as error:
+            logger.exception("a request failed")
+            if writer.output_size > 0:
+                raise ConnectionError("an answer that has begun cannot be taken back") from error
+            return self._write(last(_refusal(InternalError())))
+
+    def _write(self, reply: Reply) -> bool:
+        if self.transport is None or self.transport.is_closing():
+            raise ConnectionResetError("the client went away before the answer")
+        self.transport.write(reply.data)
+        return reply.closes
+
+    async def _drop(self, body: StreamReader) -> None:
+        """Read on for a while, so that a client that still sends sees the answer before the connection ends."""
+        try:
+            async with asyncio.timeout(self._lingering_time):
+                while not body.is_eof():
+                    await body.readany()
+        except (TimeoutError, web.RequestPayloadError):
+            pass
+        except asyncio.CancelledError:  # `shutdown` puts one into the body
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+        if not body.is_eof():
+            self.close()
 
     def _malformed(self, what: str) -> Response:
         response = _refusal(InvalidRequest(f"the request is malformed: {what}"))
@@ -162,15 +260,16 @@ def _without_quotes(message: str) -> str:
 class Server(web.Server):
     """Makes connections."""
 
-    def __init__(self, handler: Any, limits: Limits, **options: Any) -> None:
+    def __init__(self, handle: Handle, limits: Limits, **options: Any) -> None:
         super().__init__(
-            handler,
+            cast(Any, handle),  # aiohttp calls it in its own loop over requests only, which `Connection.start` replaces
             keepalive_timeout=limits.keepalive_timeout,
             max_line_size=limits.max_header_size,
             max_field_size=limits.max_header_size,
             max_headers=limits.max_headers,
             **options,
         )
+        self._handle = handle
         self._limits = limits
 
     def open_connections(self) -> list[Connection]:
@@ -181,18 +280,5 @@ class Server(web.Server):
         """How many connections too many there are with one more; negative: none."""
         return -1 if self._limits.max_connections is None else len(self._connections) - self._limits.max_connections
 
-    def _make_request(
-        self,
-        message: RawRequestMessage,
-        payload: StreamReader,
-        protocol: web.RequestHandler,
-        writer: AbstractStreamWriter,
-        task: asyncio.Task[None],
-    ) -> web.BaseRequest:
-        """The parser takes `CONNECT` and two spaces for a request of HTTP/0.9 without a target, and aiohttp's requests must have one."""
-        if message.url is None:
-            message = message._replace(path=ERROR.path, url=ERROR.url)
-        return super()._make_request(message, payload, protocol, writer, task)
-
     def __call__(self) -> Connection:
-        return Connection(self, self._limits, loop=self._loop, **self._kwargs)
+        return Connection(self._handle, self, self._limits, loop=self._loop, **self._kwargs)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from aiohttp import web
 
@@ -89,7 +90,7 @@ class _Mounted:
         """Answer one request."""
         assert self._handler is not None, "aiohttp serves nothing before its start"
         try:
-            return await self._handler(request)
+            return cast(web.StreamResponse, await self._handler(request))
         except ClientGone:
             return web.Response()  # nobody gets it; an error would be logged as ours
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, field
 
 from aiohttp import web
 
@@ -28,7 +29,7 @@ from .health import PROBES
 from .interim import Interim
 from .limits import Limits
 from .pages import Pages
-from .reply import ClientGone, send
+from .reply import Answer, ClientGone, send
 from .requests import Entry, RequestIds, RequestLog
 from .writing import Writer
 
@@ -71,8 +72,8 @@ class Handler:
         self._leaving = False
         self._interrupted = False
 
-    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        """aiohttp's handler. Raises `ClientGone` only."""
+    async def __call__(self, request: web.BaseRequest) -> Answer:
+        """The answer to one request. Raises `ClientGone` only."""
         head = head_of(request)
         entry = self._ids.entry(head.headers.get("X-Request-ID"))
         source = RequestSource(request, self._buffer, self._writer, self._limits) if request.body_exists else None
@@ -81,7 +82,7 @@ class Handler:
             if self._interrupted:
                 source.stop(ServerShutdown(retry_after=1))
         try:
-            return await self._answer(request, head, source, entry)
+            return await self._answer(_Call(request, head, source, entry))
         except BaseException as error:
             entry.outcome = "client-gone" if isinstance(error, ClientGone) else "cancelled"
             raise
@@ -114,98 +115,101 @@ class Handler:
         entry.end()
         log(entry)
 
-    async def _answer(
-        self, request: web.BaseRequest, head: Head, source: RequestSource | None, entry: Entry
-    ) -> web.StreamResponse:
-        if request.version not in _VERSIONS:  # aiohttp's parser lets 0.9 and 2.0 through
-            return await self._refuse(request, head, UnsupportedHttpVersion(), [], source, entry)
+    async def _answer(self, call: _Call) -> Answer:
+        head = call.head
+        if call.request.version not in _VERSIONS:  # aiohttp's parser lets 0.9 and 2.0 through
+            return await self._refuse(call, UnsupportedHttpVersion())
         if (
             not self._origins.holds(head.path)
             or (head.path in self._within and head.method in ("GET", "HEAD"))
             or not self._uploads
         ):
-            return await self._outside(request, head, source, entry)
+            return await self._outside(call)
         self._metrics.add(REQUESTS, labels=(head.method if head.method in _METHODS else "other",))
-        dialect = self._dialects.of(head)
-        extra: HeaderList = []
         try:
-            extra = self._cors.headers(head)
-            if getattr(request.protocol, "surplus", False):
-                raise TooManyConnections(retry_after=1)
-            if _recoded(head):
-                raise NotSupported("of the transfer codings only chunked is supported")
-            if source is not None and isinstance(request, web.Request) and _content_coded(head):
-                raise NotSupported("a body with a Content-Encoding is not taken here")
-            interim = Interim(request, dialect, head) if source is not None and dialect.tells(head) else None
-            exchange = Exchange(head, dialect.read(head), source or Empty(), interim)
-            entry.concerns(exchange.request)
-            async with self._engine(exchange) as outcome:
-                entry.concerns(outcome)
-                response = dialect.write(head, outcome)
-                return await send(request, response, extra, close=self._closes(head, source), entry=entry)
-        except InternalError as error:
-            return await self._fail(request, head, error, extra, source, entry)
+            return await self._upload(call)
         except TusError as error:
+            if isinstance(error, InternalError):
+                return await self._fail(call, error)
             if isinstance(error, OriginNotAllowed):
                 logger.warning("%s %s: %s", head.method, error.code, error)
-            return await self._refuse(request, head, error, extra, source, entry)
+            return await self._refuse(call, error)
         except ClientGone:
             raise
         except Exception as error:
-            return await self._fail(request, head, error, extra, source, entry)
+            return await self._fail(call, error)
 
-    async def _refuse(
-        self,
-        request: web.BaseRequest,
-        head: Head,
-        error: TusError,
-        extra: HeaderList,
-        source: RequestSource | None,
-        entry: Entry,
-    ) -> web.StreamResponse:
-        response = self._dialects.of(head).refuse(head, error)
-        entry.fails(error)
+    async def _upload(self, call: _Call) -> Answer:
+        head, entry = call.head, call.entry
+        dialect = self._dialects.of(head)
+        call.extra = self._cors.headers(head)
+        _check_connection(call)
+        interim = Interim(call.request, dialect, head) if call.source is not None and dialect.tells(head) else None
+        exchange = Exchange(head, dialect.read(head), call.source or Empty(), interim)
+        entry.concerns(exchange.request)
+        async with self._engine(exchange) as outcome:
+            entry.concerns(outcome)
+            return await self._send(call, dialect.write(head, outcome))
+
+    async def _refuse(self, call: _Call, error: TusError) -> Answer:
+        response = self._dialects.of(call.head).refuse(call.head, error)
+        call.entry.fails(error)
         self._metrics.add(ERRORS, labels=(str(response.status), error.code))
-        close = self._closes(head, source) or isinstance(error, TooManyConnections | UnsupportedHttpVersion)
-        return await send(request, response, extra, close=close, entry=entry)
+        return await self._send(call, response, close=isinstance(error, TooManyConnections | UnsupportedHttpVersion))
 
-    async def _fail(
-        self,
-        request: web.BaseRequest,
-        head: Head,
-        error: Exception,
-        extra: HeaderList,
-        source: RequestSource | None,
-        entry: Entry,
-    ) -> web.StreamResponse:
+    async def _fail(self, call: _Call, error: Exception) -> Answer:
         """A bug or an outage: the log has all of it, the client only the request's id."""
+        method, request_id = call.head.method, call.entry.request_id
         if isinstance(error, InternalError):  # it knows what is wrong; whoever raised it has logged a bug's traceback
-            logger.warning("%s %s: %s (request id %s)", head.method, error.code, error, entry.request_id)
+            logger.warning("%s %s: %s (request id %s)", method, error.code, error, request_id)
         else:
-            logger.error("%s failed (request id %s)", head.method, entry.request_id, exc_info=error)
+            logger.error("%s failed (request id %s)", method, request_id, exc_info=error)
             error = InternalError()
-        return await self._refuse(request, head, error, extra, source, entry)
+        return await self._refuse(call, error)
 
-    async def _outside(
-        self, request: web.BaseRequest, head: Head, source: RequestSource | None, entry: Entry
-    ) -> web.StreamResponse:
+    async def _outside(self, call: _Call) -> Answer:
         """What is no upload."""
-        route = self._pages.get(head.path)
+        route = self._pages.get(call.head.path)
         if route is None:
             response = _plain(404, "not found")
-        elif head.method not in ("GET", "HEAD"):
+        elif call.head.method not in ("GET", "HEAD"):
             response = _plain(405, "method not allowed", ("Allow", "GET, HEAD"))
         else:
             try:
-                response = await route(head)
+                response = await route(call.head)
             except Exception as error:  # a plugin's bug is answered as ours are
-                return await self._fail(request, head, error, [], source, entry)
-        return await send(request, response, [], close=self._closes(head, source), entry=entry)
+                return await self._fail(call, error)
+        return await self._send(call, response)
 
-    def _closes(self, head: Head, source: RequestSource | None) -> bool:
-        """Whether the connection ends with this answer: this server leaves, much of the body is still to come, it is not read as it was
-        meant, or the client offered another protocol; aiohttp throws away what came in one packet with the end of such a request."""
-        return self._leaving or (source is not None and source.unread) or _recoded(head) or "Upgrade" in head.headers
+    async def _send(self, call: _Call, response: Response, *, close: bool = False) -> Answer:
+        """The connection ends with the answer when this server leaves, much of the body is still to come, it is not read as it was meant,
+        or the client offered another protocol: aiohttp throws away what came in one packet with the end of such a request."""
+        head, source = call.head, call.source
+        close = close or self._leaving or (source is not None and source.unread) or _recoded(head) or "Upgrade" in head.headers
+        return await send(call.request, response, call.extra, close=close, entry=call.entry)
+
+
+@dataclass(slots=True)
+class _Call:
+    """One request on its way to its answer."""
+
+    request: web.BaseRequest
+    head: Head
+    source: RequestSource | None
+    """Its body, if it has one."""
+    entry: Entry
+    extra: HeaderList = field(default_factory=list)
+    """Headers that its answer gets, whatever that is."""
+
+
+def _check_connection(call: _Call) -> None:
+    """Raises for what no dialect has to do with."""
+    if getattr(call.request.protocol, "surplus", False):
+        raise TooManyConnections(retry_after=1)
+    if _recoded(call.head):
+        raise NotSupported("of the transfer codings only chunked is supported")
+    if call.source is not None and isinstance(call.request, web.Request) and _content_coded(call.head):
+        raise NotSupported("a body with a Content-Encoding is not taken here")
 
 
 def _plain(status: int, what: str, *headers: tuple[str, str]) -> Response:

@@ -1,15 +1,15 @@
-"""A `Response` of ours as one of aiohttp's."""
+"""A `Response` of ours as bytes, or as one of aiohttp's."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Awaitable
+from dataclasses import dataclass
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 
-from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
+from aiohttp import HttpVersion, HttpVersion11, web
 from multidict import CIMultiDict
 
 from ..protocol.messages import HeaderList, Response
@@ -23,90 +23,69 @@ class ClientGone(ConnectionError):
     """The client went away while it was answered; nobody is left to tell, and nothing is wrong."""
 
 
-async def send(
-    request: web.BaseRequest, response: Response, extra: HeaderList, *, close: bool, entry: Entry
-) -> web.StreamResponse:
-    """Send a streamed body; aiohttp sends what else is left. `close`: nothing may follow on this connection. `entry` is told what is sent.
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A small answer as it goes over the wire: half the work of `web.Response`, for the requests that are most of all."""
+
+    data: bytes
+    closes: bool
+    """Nothing may follow on this connection."""
+
+
+Answer = web.StreamResponse | Reply
+
+
+async def send(request: web.BaseRequest, response: Response, extra: HeaderList, *, close: bool, entry: Entry) -> Answer:
+    """Send a streamed body; the connection sends what else is left. `close`: nothing may follow on this connection. `entry` is told what is sent.
 
     Raises `ClientGone`."""
-    headers = response.headers + extra + _OURS
+    headers = response.headers + extra
     if entry.id_given or response.status >= 400:
         headers.append(("X-Request-ID", entry.request_id))
     entry.status = response.status
     if response.stream is not None:
-        return await _send_stream(request, response, headers, close=close, entry=entry)
+        return await _send_stream(request, response, headers + _OURS, close=close, entry=entry)
     if request.method != "HEAD":
         entry.sent = len(response.body)
     transport = request.transport
     inside = isinstance(request, web.Request)  # of an application, whose middlewares may change the answer
-    if not inside and transport is not None and transport.get_write_buffer_size() == 0:
-        return _Reply(response.status, headers, response.body, close=close)
-    reply = web.Response(
-        status=response.status, reason=_reason(response.status), headers=CIMultiDict(headers), body=response.body
+    if not inside and (transport is None or transport.get_write_buffer_size() == 0):
+        return _reply(response.status, headers, response.body, request.method, request.version, close or not request.keep_alive)
+    reply = web.Response(  # aiohttp waits for a client that does not read
+        status=response.status, reason=_reason(response.status), headers=CIMultiDict(headers + _OURS), body=response.body
     )
     if close:
         reply.force_close()
     return reply
 
 
-def last(response: Response) -> web.StreamResponse:
+def last(response: Response) -> Reply:
     """A small answer after which nothing may follow, also to what could not be read as a request."""
-    return _Reply(response.status, response.headers + _OURS, response.body, close=True)
+    return _reply(response.status, response.headers, response.body, "", HttpVersion11, True)
 
 
-def raw(response: Response) -> bytes:
-    """A small answer as it stands on the wire, for a connection that has no request and ends."""
-    head = [f"HTTP/1.1 {response.status} {_reason(response.status)}", *(f"{n}: {v}" for n, v in response.headers + _OURS)]
-    head += ["Connection: close", f"Content-Length: {len(response.body)}", "", ""]
-    return "\r\n".join(head).encode() + response.body
-
-
-class _Reply(web.StreamResponse):
-    """A small answer, written as one piece of bytes: half the work of `web.Response`, for the requests that are most of all.
-
-    For a connection whose write buffer is empty or that ends with it, so that waiting for the client is never needed."""
-
-    def __init__(self, status: int, headers: HeaderList, body: bytes, *, close: bool) -> None:
-        super().__init__(status=status, reason=_reason(status))
-        self._given = headers
-        self._bytes = body
-        self._closes = close
-
-    @property
-    def keep_alive(self) -> bool | None:
-        """Whether the connection may go on."""
-        return not self._closes
-
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Write all of it. Raises `ConnectionResetError` when the client is gone."""
-        transport = request.transport
-        if transport is None or transport.is_closing():
-            raise ConnectionResetError("the client went away before the answer")
-        self._closes = self._closes or not request.keep_alive
-        lines = [f"HTTP/1.1 {self.status} {self.reason}"]
-        lines += [f"{name}: {value}" for name, value in self._given]
-        lines.append(f"Date: {_date(int(time.time()))}")
-        if self._closes:
-            lines.append("Connection: close")
-        elif request.version < (1, 1):
-            lines.append("Connection: keep-alive")
-        if self.status >= 200 and self.status not in (204, 304) and (request.method != "HEAD" or self._bytes):
-            lines.append(f"Content-Length: {len(self._bytes)}")
-        text = "\r\n".join(lines)
-        if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1 or "\0" in text:
-            raise ValueError("a header of the answer holds a control character")
-        head = text.encode("utf-8", "surrogateescape") + b"\r\n\r\n"
-        transport.write(head if request.method == "HEAD" or self.status in (204, 304) else head + self._bytes)
-        return None
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """All of it is written already."""
+def _reply(status: int, headers: HeaderList, body: bytes, method: str, version: HttpVersion, closes: bool) -> Reply:
+    lines = [f"HTTP/1.1 {status} {_reason(status)}"]
+    lines += [f"{name}: {value}" for name, value in headers]
+    if closes:
+        lines.append("Connection: close")
+    elif version < HttpVersion11:
+        lines.append("Connection: keep-alive")
+    bodiless = status in (204, 304)
+    if status >= 200 and not bodiless and (method != "HEAD" or body):
+        lines.append(f"Content-Length: {len(body)}")
+    text = "\r\n".join(lines)
+    if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1 or "\0" in text:
+        raise ValueError("a header of the answer holds a control character")
+    head = text.encode("utf-8", "surrogateescape") + _end_of_head(int(time.time()))
+    return Reply(head if bodiless or method == "HEAD" else head + body, closes)
 
 
 @lru_cache(maxsize=2)
-def _date(second: int) -> str:
-    """The Date header, made once a second."""
-    return formatdate(second, usegmt=True)
+def _end_of_head(second: int) -> bytes:
+    """The headers that all answers have, made once a second."""
+    ours = [f"{name}: {value}" for name, value in _OURS]
+    return "\r\n".join(["", *ours, f"Date: {formatdate(second, usegmt=True)}", "", ""]).encode()
 
 
 def _reason(status: int) -> str:
