@@ -135,6 +135,8 @@ class Site:
         await asyncio.gather(*(_close(server, timeout) for server in self._servers))
         for watch in self._watches:
             watch.stop()
+        for handler in self._handlers:
+            handler.close()
 
 
 async def _let_in(listeners: Sequence[asyncio.Server]) -> None:

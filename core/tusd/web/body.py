@@ -2,9 +2,8 @@
 
 Small and chunked bodies are read from aiohttp. A large one is written straight from the socket: while it runs, the connection's
 transport belongs to a small `BufferedProtocol`, so that the kernel fills one shared buffer which goes to `pwrite`; no chunk
-becomes a Python object. It never asks for more than the body has left, so a pipelined next request stays in the kernel, and
-aiohttp's parser is told of every byte that went by (as zeros, which are dropped at once), so the transport can be handed back at
-any byte. Only public names of asyncio and aiohttp are used.
+becomes a Python object. It never asks for more than the body has left, so a pipelined next request stays in the kernel, and the
+transport can be handed back at any byte (`lending`).
 """
 
 from __future__ import annotations
@@ -12,21 +11,20 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 
 from ..engine.body import Observer
 from ..errors import InvalidRequest, ReadTimeout, TusError, UnexpectedEof
 from ..protocol.headers import parse_number
 from .connection import Malformed
+from .lending import HOLD_FROM, Lender, lender_of
 from .limits import Limits
 from .rate import Rate
 from .writing import Writer
 
-DIRECT_FROM = 256 * 1024
-"""A smaller body is mostly in aiohttp's buffer already when its handler starts."""
+DIRECT_FROM = HOLD_FROM // 2
+"""What is still to come of a body that waits in the kernel, or of another that is large."""
 BUFFER_SIZE = 1024 * 1024
-_ZEROS = bytes(256 * 1024)
-"""At most aiohttp's low-water mark, so that feeding it never pauses the transport."""
 
 
 class Stopped(Exception):
@@ -40,6 +38,9 @@ class RequestSource:
         self.failure: TusError | None = None
         self._request = request
         self._content = request.content
+        self._connection = lender_of(request)
+        self.unshown = 0
+        """Bytes that came past aiohttp's stream, which it does not know of."""
         self.arrived = request.content.is_eof()
         self._size = parse_number(request.headers.get("Content-Length", ""))
         """None: only its end will tell, as of a chunked body. (aiohttp's own `content_length` raises for thousands of zeros.)"""
@@ -54,6 +55,11 @@ class RequestSource:
         self._timer: asyncio.TimerHandle | None = None
         self._waiting_since = 0.0
         self._rate = None if limits.min_transfer_rate is None else Rate(limits.min_transfer_rate, limits.read_timeout)
+
+    @property
+    def received(self) -> int:
+        """Bytes of the body that came."""
+        return self._content.total_bytes + self.unshown
 
     @property
     def unread(self) -> bool:
@@ -76,6 +82,7 @@ class RequestSource:
             piece = self._content.read_nowait(-1)
             if not piece and not self._content.is_eof():
                 self._wait()
+                self._connection.release()
                 piece = await self._content.readany()
             self.came(len(piece))
         except Stopped:
@@ -108,7 +115,7 @@ class RequestSource:
 
     def _goes_direct(self, room: int) -> bool:
         """Whether so much of the body is still to come that lending the connection pays, and the disk takes it at once."""
-        if self._size is None or self.failure is not None or self._rest:
+        if self._size is None or self._content.is_eof() or self.failure is not None or self._rest:
             return False
         return min(self._size - self._content.total_bytes, room) >= DIRECT_FROM and not self._writer.slow
 
@@ -148,16 +155,16 @@ class RequestSource:
             offset = self._writer.write_now(fd, view, offset)
             if self._writer.slow:
                 return offset
-        transport = self._request.transport
-        if transport is None or self.failure is not None:
-            self.failure = self.failure or UnexpectedEof()
+        if self.failure is not None:
             return offset
         left = cast(int, self._size) - self._content.total_bytes
-        transport.pause_reading()  # so that no byte comes between the two protocols
-        self._direct = sink = _DirectWrite(
-            self, self._request, transport, self._writer, fd, offset, min(left, end - offset), seen, self._buffer
-        )
-        transport.resume_reading()
+        sink = _DirectWrite(self, self._connection, self._writer, fd, offset, seen, self._buffer)
+        try:
+            sink.start(self._content, left, min(left, end - offset))
+        except ConnectionResetError:
+            self.failure = UnexpectedEof()
+            return offset
+        self._direct = sink
         self._wait()
         try:
             await sink.done
@@ -169,7 +176,10 @@ class RequestSource:
             self.failure = self.failure or UnexpectedEof()
         if sink.error is not None:
             raise sink.error
-        if self.failure is None and self._content.is_eof():
+        if self.failure is None and not self._content.is_eof():
+            await self._connection.catch_up(self._content, self.unshown)
+            self.unshown = 0
+        elif self.failure is None:
             self._end()
         return sink.offset
 
@@ -225,12 +235,10 @@ class _DirectWrite(asyncio.BufferedProtocol):
     def __init__(
         self,
         source: RequestSource,
-        request: web.BaseRequest,
-        transport: asyncio.Transport,
+        connection: Lender,
         writer: Writer,
         fd: int,
         offset: int,
-        left: int,
         seen: Observer,
         buffer: memoryview,
     ) -> None:
@@ -239,19 +247,21 @@ class _DirectWrite(asyncio.BufferedProtocol):
         self.lost = False
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._source = source
-        self._aiohttp = request.protocol
-        self._content = request.content
-        self._transport = transport
+        self._connection = connection
         self._writer = writer
         self._fd = fd
-        self._left = left
         self._seen = seen
         self._buffer = buffer
+        self._holds = False
+
+    def start(self, body: StreamReader, left: int, room: int) -> None:
+        """Write the next `room` bytes of the `left` that the body has still to come. Raises `ConnectionResetError`."""
+        self._body, self._left, self._room = body, left, room
+        self._connection.lend(self)
         self._holds = True
-        transport.set_protocol(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer[: self._left]
+        return self._buffer[: self._room]
 
     def buffer_updated(self, nbytes: int) -> None:
         view = self._buffer[:nbytes]
@@ -262,14 +272,11 @@ class _DirectWrite(asyncio.BufferedProtocol):
         except Exception as error:  # handed to whoever waits for `done`
             self.error = error
         self._left -= nbytes
+        self._room -= nbytes
         self._source.active()
-        if self.error is not None or not self._left or self._writer.slow:
+        if self.error is not None or not self._room or self._writer.slow:
             self.finish()
-        while nbytes and self._content.exception() is None:
-            part = min(nbytes, len(_ZEROS))
-            self._aiohttp.data_received(_ZEROS[:part])  # a whole slice of bytes is no copy
-            self._content.read_nowait(-1)
-            nbytes -= part
+        self._source.unshown += self._connection.went_by(self._body, nbytes)
 
     def finish(self) -> None:
         """Give the transport back."""
@@ -277,20 +284,20 @@ class _DirectWrite(asyncio.BufferedProtocol):
             self.done.set_result(None)
         if self._holds:
             self._holds = False
-            self._transport.set_protocol(self._aiohttp)
+            self._connection.take_back(self._body, ended=not self._left)
 
     def eof_received(self) -> bool | None:
-        self._aiohttp.eof_received()
+        self._connection.borrowed().eof_received()
         return None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._holds = False
         self.lost = True
-        self._aiohttp.connection_lost(exc)
+        self._connection.borrowed().connection_lost(exc)
         self.finish()
 
     def pause_writing(self) -> None:
-        self._aiohttp.pause_writing()
+        self._connection.borrowed().pause_writing()
 
     def resume_writing(self) -> None:
-        self._aiohttp.resume_writing()
+        self._connection.borrowed().resume_writing()

@@ -14,12 +14,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from aiohttp import StreamReader, web
-from aiohttp.http import RawRequestMessage, StreamWriter
+from aiohttp.http import HttpRequestParser, RawRequestMessage, StreamWriter
 from aiohttp.web_protocol import ERROR, _ErrInfo
 
 from ..errors import InternalError, InvalidRequest, TusError
 from ..protocol.messages import Response
 from ..protocol.tus1 import VERSION
+from .lending import HOLD_FROM, show_many_zeros
 from .limits import Limits
 from .reply import Answer, Reply, last
 
@@ -49,6 +50,7 @@ class Connection(web.RequestHandler):
     def __init__(self, handle: Handle, server: Server, limits: Limits, **options: Any) -> None:
         super().__init__(server, **options)
         self._handle = handle
+        self._held = False
         self.surplus = False
         self._server = server
         self.wire: asyncio.Transport | None = None
@@ -96,6 +98,69 @@ class Connection(web.RequestHandler):
         """aiohttp's streams call this after every piece that is read; there is something to resume only after a pause."""
         if self._reading_paused:
             super().resume_reading(resume_parser)
+            if self._held:
+                self._pause_transport_reading()
+
+    # --- lending the transport: see `lending.Lender`
+
+    def hold(self) -> None:
+        """Let what comes wait in the kernel until `release`."""
+        self._held = True
+        self._pause_transport_reading()
+
+    def release(self) -> None:
+        """Whoever waits for the body wants what comes."""
+        if self._held:
+            self._held = False
+            if not self._reading_paused and not self._buffer_paused:
+                self._resume_transport_reading()
+
+    def lend(self, protocol: asyncio.BaseProtocol) -> None:
+        """Raises `ConnectionResetError` when the client is gone."""
+        if self.transport is None:
+            raise ConnectionResetError("the client is gone")
+        self.hold()  # so that no byte comes between the two
+        self.transport.set_protocol(protocol)
+        self._held = False
+        self._resume_transport_reading()
+
+    def went_by(self, body: StreamReader, count: int) -> int:
+        """At the body's end there is a new parser, which need not know."""
+        return count
+
+    def take_back(self, body: StreamReader, *, ended: bool) -> None:
+        """What comes next is another request, or waits."""
+        if self.transport is None:
+            return
+        if ended:
+            self._parser = self._new_parser()  # the old one would have to be shown all those bytes
+            body.feed_eof()
+        else:
+            self.hold()
+        self.transport.set_protocol(self)
+
+    async def catch_up(self, body: StreamReader, count: int) -> None:
+        """The old parser has to do with the rest."""
+        await show_many_zeros(self, body, count)
+
+    def borrowed(self) -> asyncio.Protocol:
+        """Itself."""
+        return self
+
+    def _new_parser(self) -> HttpRequestParser:
+        return HttpRequestParser(
+            self,
+            self._loop,
+            self._read_bufsize,
+            max_line_size=self.max_line_size,
+            max_field_size=self.max_field_size,
+            max_headers=self.max_headers,
+            payload_exception=web.RequestPayloadError,
+            auto_decompress=False,
+            max_msg_queue_size=self._max_msg_queue_size,
+        )
+
+    # --- requests
 
     def data_received(self, data: bytes) -> None:
         """Parse. When the parser fails within a body, it says so in a message of its own and leaves the body waiting for ever:
@@ -106,7 +171,11 @@ class Connection(web.RequestHandler):
                 self._head_goes_on(len(data))
             return
         self._head_since, self._head_size = 0.0, 0
-        self._newest = self._messages[-1][1]
+        newest, self._newest = self._messages[-1]
+        if not self._newest.is_eof() and isinstance(newest, RawRequestMessage):
+            size = newest.headers.get("Content-Length", "")
+            if size.isdecimal() and len(size) < 20 and int(size) - self._newest.total_bytes >= HOLD_FROM:
+                self.hold()
         if len(self._messages) > 1:
             body = self._messages[-2][1]
         elif self._current_request is not None:
@@ -225,6 +294,7 @@ class Connection(web.RequestHandler):
 
     async def _drop(self, body: StreamReader) -> None:
         """Read on for a while, so that a client that still sends sees the answer before the connection ends."""
+        self.release()
         try:
             async with asyncio.timeout(self._lingering_time):
                 while not body.is_eof():

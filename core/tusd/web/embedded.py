@@ -74,6 +74,7 @@ class _Mounted:
                 limits=limits_of(config.server),
             )
             yield
+            self._handler.close()
             try:
                 async with asyncio.timeout(config.server.shutdown_timeout):
                     await engine.close()

@@ -91,6 +91,7 @@ class Handler:
                 self._sources.discard(source)
                 source.close()
             if self._log is not None:
+                entry.received = 0 if source is None else source.received
                 self._note(self._log, request, head, entry)
 
     def leave(self) -> None:
@@ -103,13 +104,16 @@ class Handler:
         for source in tuple(self._sources):
             source.stop(ServerShutdown(retry_after=1))
 
+    def close(self) -> None:
+        """No request will come any more."""
+        self._writer.close()
+
     def _note(self, log: RequestLog, request: web.BaseRequest, head: Head, entry: Entry) -> None:
         if entry.status == 200 and head.path in PROBES:
             return  # every few seconds, and nothing happened
         entry.method, entry.path = head.method, head.path
         entry.id_at = len(self._origins.base_path) if self._origins.holds(head.path) else 0
         entry.peer = self._origins.client(head)
-        entry.received = request.content.total_bytes
         if request.transport is None and entry.outcome == "ok":
             entry.outcome = "client-gone"
         entry.end()
