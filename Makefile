@@ -2,7 +2,7 @@
 # make test     the whole test suite; ARGS="tests/server -k stop" for a part of it
 # make check    format, lint, types
 # make docs     whether the documentation says what the code does
-# make bench    the benchmark; ARGS are passed on; PEERS=folder builds other servers there and measures beside them
+# make bench    the benchmark; ARGS are passed on
 # make dist     wheels and source distributions, into dist/
 # make clean    remove what these have made, except uploads
 #
@@ -11,7 +11,6 @@
 VENV ?= .venv
 JOBS ?= 2
 ARGS ?=
-PEERS ?=
 RUN = $(VENV)/bin/python
 PIP = $(RUN) -m pip --disable-pip-version-check install --quiet
 PLUGINS = $(wildcard plugins/*/pyproject.toml)
@@ -39,7 +38,7 @@ docs: $(VENV)/installed-dev
 	$(RUN) -m pytest tests/docs $(ARGS)
 
 bench: $(VENV)/installed-dev
-	$(if $(PEERS),PYTHON=$(RUN) tests/bench/peers.sh $(PEERS),$(RUN) tests/bench/bench.py) $(ARGS)
+	$(RUN) tests/bench/bench.py $(ARGS)
 
 dist: $(VENV)/installed-dev
 	rm -rf dist

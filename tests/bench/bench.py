@@ -2,8 +2,7 @@
 
     python tests/bench/bench.py --peer other='other-server --port {port} --dir {dir}' --work large,small --rounds 3
 
-`{port}` and `{dir}` are filled in for every start; `tests/bench/peers.sh` builds two others and says how they are started. Servers
-take turns (A B A B ...), since a machine's speed changes from one minute to the next; figures are medians over the rounds, and the
+`{port}` and `{dir}` are filled in for every start; docs/explanation/performance.md says how others are started. Servers take turns (A B A B ...), since a machine's speed changes from one minute to the next; figures are medians over the rounds, and the
 last columns are ours over the peers'. CPU and memory are those of the server's whole process tree, read from /proc. Data lies on
 tmpfs, so that the disk does not speak; only loopback is used. Needs Linux, `wrk` and `ab` (Debian: apt-get install wrk
 apache2-utils).
