@@ -61,7 +61,7 @@ class _Alone:
         if sys.platform != "win32":  # there asyncio.Runner cancels the task at Ctrl-C, and there is nothing else
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._loop.add_signal_handler(number, self._stop, number)
-            self._loop.add_signal_handler(signal.SIGHUP, self._wanted.set)
+            self._loop.add_signal_handler(signal.SIGHUP, self._want)
         self._current = await self._open(self._plan)
         self._opening = None
         logger.info("serving")
@@ -89,6 +89,11 @@ class _Alone:
         self._told.set()
         if self._opening is not None:
             self._opening.cancel()
+
+    def _want(self) -> None:
+        waits = len(self._generations) != 1
+        logger.info("reloading" + (" when the generation of before has ended" if waits else ""), extra={"signal": "SIGHUP"})
+        self._wanted.set()
 
     async def _open(self, plan: Plan) -> Generation:
         generation = Generation(plan, dup(plan.listeners(self._sockets)), 0)

@@ -186,6 +186,8 @@ class Supervisor:
                 self._kill()
             elif number == signal.SIGHUP:
                 self._reload_wanted = True
+                waits = self._coming or self._left or not self._announced
+                logger.info("reloading" + (" when the workers of before have ended" if waits else ""), extra={"signal": "SIGHUP"})
 
     def _stop(self) -> None:
         """Tell the workers to stop, in the way in which a supervisor's death would."""

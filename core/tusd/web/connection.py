@@ -34,6 +34,7 @@ _PAUSE = 0.02
 
 
 _QUOTE = re.compile(r"b?['\"]|:")
+_WORDS = re.compile(r" [a-z ]+")
 _SURPLUS_PATIENCE = 5.0
 """Seconds that a connection beyond `max_connections` gets to send the request that is refused."""
 _SPARE = 64
@@ -324,7 +325,9 @@ def _refusal(error: TusError) -> Response:
 
 def _without_quotes(message: str) -> str:
     """What aiohttp says of a request that it cannot parse, without what it quotes of it: that may be a password."""
-    return _QUOTE.split(message.strip().partition("\n")[0], maxsplit=1)[0].rstrip(" :,")
+    what, *quoted = _QUOTE.split(message.strip().partition("\n")[0])
+    behind = quoted[-1] if quoted and _WORDS.fullmatch(quoted[-1]) else ""
+    return f"{what.rstrip(' :,')} ...{behind}" if behind else what.rstrip(" :,")
 
 
 class Server(web.Server):
