@@ -233,3 +233,15 @@ def test_it_is_said_at_the_start_with_its_place(tmp_path: Path, pair: Pair, comm
         f"tusd.yaml:7:5 server.listen[1]: tls.certificate: {why}",
         f"tusd.yaml:3:5 server.admin_listen[0]: tls.key: {why}",
     ]
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_stop_while_a_client_has_not_hung_up(tmp_path: Path, pair: Pair, loop: str) -> None:
+    """It has its answer, which was the connection's last, and stays."""
+    with serving(tmp_path, listen(pair, more=f"loop: {loop}")) as server:
+        with pair.client().wrap_socket(socket.create_connection(address(server), 10), server_hostname="127.0.0.1") as client:
+            client.sendall(b"OPTIONS /files/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            assert client.recv(100).startswith(b"HTTP/1.1 200 OK")
+            time.sleep(0.1)
+            assert server.stop() == 0
+        assert "Traceback" not in server.log

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import pytest
 
 from tusd.protocol.rules import Policy
 from tusd.protocol.urls import Origins
+from tusd.web.connection import Connection as ServerConnection
 
 from .conftest import Serve
 from .raw import OCTETS, Connection, chunked, patch, post, request
@@ -400,3 +403,32 @@ def test_uploads_at_once_do_not_mix(server: Served) -> None:
         thread.join(20)
     assert statuses == [204] * 12
     assert [server.stored(path) for path in paths] == bodies
+
+
+@pytest.mark.parametrize("size", [5, 400_000])
+def test_a_closed_connection_is_gone_without_the_garbage_collector(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    alive: weakref.WeakSet[ServerConnection] = weakref.WeakSet()
+    made = ServerConnection.connection_made
+
+    def count(self: ServerConnection, transport: asyncio.BaseTransport) -> None:
+        alive.add(self)
+        made(self, transport)
+
+    monkeypatch.setattr(ServerConnection, "connection_made", count)
+    server = serve()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(5):
+            with server.connect() as connection:
+                data = post({"Upload-Length": size}, b"x" * size)
+                connection.send(data[:-size])
+                time.sleep(0.02)
+                connection.send(data[-size:])
+                assert connection.answer().status == 201
+        time.sleep(0.3)
+        assert len(alive) == 0
+    finally:
+        gc.enable()

@@ -357,3 +357,20 @@ def test_a_stalled_upload_does_not_keep_others_from_going_on(server: Served) -> 
         thread.start()
         thread.join(5)
         assert done.is_set()
+
+
+def test_a_head_that_is_too_long_behind_a_request_that_is_still_answered(serve: Serve) -> None:
+    server = serve(max_head_size=32 * KIB)
+    path = server.create(5)
+    release = server.hold(path)
+    with server.connect() as connection:
+        connection.send(patch(path, 0, b"hello"))
+        time.sleep(0.1)
+        lines = b"".join(b"X-%d: %s\r\n" % (n, b"a" * 30_000) for n in range(3))
+        connection.send(b"OPTIONS /files/ HTTP/1.1\r\nHost: a\r\n" + lines)
+        time.sleep(0.1)
+        release.set()
+        assert connection.answer().status == 204
+        refused = connection.answer()
+        assert (refused.status, refused.code, refused.closes) == (400, "ERR_INVALID_REQUEST", True)
+        assert connection.ended()

@@ -273,3 +273,40 @@ def test_creations_with_bodies_in_one_stream(server: Served) -> None:
     with server.connect() as connection:
         connection.send(b"".join(post({"Upload-Length": 3}, b"abc") for _ in range(20)))
         assert {answer["Upload-Offset"] for answer in answers(connection, 20)} == {"3"}
+
+
+@pytest.mark.parametrize("half_closed", [False, True])
+def test_many_requests_behind_one_whose_body_came_late(serve: Serve, half_closed: bool) -> None:
+    """aiohttp's parser counts such a body as a request that waits."""
+    server = serve()
+    path = server.create(10)
+    with server.connect() as connection:
+        whole = patch(path, 0, b"0123456789")
+        connection.send(whole[:-10])
+        time.sleep(0.1)
+        connection.send(whole[-10:])
+        assert connection.answer().status == 204
+        connection.send(request("HEAD", path) * 40)
+        if half_closed:
+            connection.half_close()
+        assert [connection.answer("HEAD").status for _ in range(40)] == [200] * 40
+
+
+def test_a_body_that_was_stopped_and_came_to_its_end_is_not_waited_for(serve: Serve) -> None:
+    server = serve()
+    body = os.urandom(4 * DIRECT)
+    path = server.create(len(body))
+    with server.connect() as connection:
+        connection.send(patch(path, 0, body)[: -2 * DIRECT])
+        server.wait_for_offset(path, DIRECT)
+        assert server.offset(path) >= DIRECT
+        assert connection.answer().status == 423
+        began = time.monotonic()
+        connection.send(body[-2 * DIRECT :])
+        assert connection.ended()
+        assert time.monotonic() - began < 0.4, "it lingered"
+
+
+def test_nothing_follows_a_connect(serve: Serve) -> None:
+    answer = serve().ask(request("CONNECT", "/elsewhere"))
+    assert (answer.status, answer.closes) == (404, True)

@@ -264,6 +264,8 @@ class _DirectWrite(asyncio.BufferedProtocol):
         return self._buffer[: self._room]
 
     def buffer_updated(self, nbytes: int) -> None:
+        if not self._holds:
+            return  # the connection is over: nobody waits for these, and the file may be closed
         view = self._buffer[:nbytes]
         self._source.came(nbytes)
         try:

@@ -52,6 +52,10 @@ class Connection(web.RequestHandler):
         super().__init__(server, **options)
         self._handle = handle
         self._held = False
+        self._unshown = 0
+        """Bytes of the current request's body that its stream does not know of."""
+        self._overlong = False
+        """The head that is still to come is too long already; nothing more is read."""
         self.surplus = False
         self._server = server
         self.wire: asyncio.Transport | None = None
@@ -75,7 +79,14 @@ class Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.wire = None
+        self._newest = None  # it knows this connection, which would keep both alive
         super().connection_lost(exc)
+
+    def force_close(self) -> None:
+        """aiohttp closes a transport that closes already once more, after which those of asyncio's TLS know nothing of themselves."""
+        if self.transport is not None and self.transport.is_closing():
+            self.transport = None
+        super().force_close()
 
     def head_is_late(self, now: float) -> bool:
         """Whether the client takes too long to send a head that it has begun, or the first one."""
@@ -86,9 +97,17 @@ class Connection(web.RequestHandler):
         """Bytes came, and no request is whole."""
         self._head_since = self._head_since or self._loop.time()
         self._head_size += size
-        if self._head_size > self._limits.max_head_size and self.wire is not None:
+        if self._head_size <= self._limits.max_head_size:
+            return
+        self._overlong = True
+        self._pause_transport_reading()
+        if not self.busy and not self._messages:
+            self._refuse_overlong()
+
+    def _refuse_overlong(self) -> None:
+        if self.wire is not None:
             self.wire.write(last(self._malformed(f"its head is longer than {self._limits.max_head_size} bytes")).data)
-            self.force_close()
+        self.force_close()
 
     @property
     def busy(self) -> bool:
@@ -127,6 +146,7 @@ class Connection(web.RequestHandler):
 
     def went_by(self, body: StreamReader, count: int) -> int:
         """At the body's end there is a new parser, which need not know."""
+        self._unshown += count
         return count
 
     def take_back(self, body: StreamReader, *, ended: bool) -> None:
@@ -135,6 +155,7 @@ class Connection(web.RequestHandler):
             return
         if ended:
             self._parser = self._new_parser()  # the old one would have to be shown all those bytes
+            self._unshown = 0
             body.feed_eof()
         else:
             self.hold()
@@ -142,6 +163,7 @@ class Connection(web.RequestHandler):
 
     async def catch_up(self, body: StreamReader, count: int) -> None:
         """The old parser has to do with the rest."""
+        self._unshown = 0
         await show_many_zeros(self, body, count)
 
     def borrowed(self) -> asyncio.Protocol:
@@ -166,16 +188,19 @@ class Connection(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Parse. When the parser fails within a body, it says so in a message of its own and leaves the body waiting for ever:
         behind a body that has not ended there can be no other message."""
+        if self._overlong:
+            return
+        waiting = len(self._messages)
         super().data_received(data)
-        if not self._messages:
-            if data and self._waiter is not None:
+        if len(self._messages) == waiting:
+            if data and (self._newest is None or self._newest.is_eof()):
                 self._head_goes_on(len(data))
             return
         self._head_since, self._head_size = 0.0, 0
         newest, self._newest = self._messages[-1]
         if not self._newest.is_eof() and isinstance(newest, RawRequestMessage):
-            size = newest.headers.get("Content-Length", "")
-            if size.isdecimal() and len(size) < 20 and int(size) - self._newest.total_bytes >= HOLD_FROM:
+            size = _size(newest)
+            if size is not None and size - self._newest.total_bytes >= HOLD_FROM:
                 self.hold()
         if len(self._messages) > 1:
             body = self._messages[-2][1]
@@ -218,6 +243,8 @@ class Connection(web.RequestHandler):
                         self._waiter = None
                 if not await self._serve(*self._next()):
                     break
+                if self._overlong and not self._messages:
+                    self._refuse_overlong()
         except ConnectionError:
             pass  # the client is gone
         except asyncio.CancelledError:
@@ -238,6 +265,10 @@ class Connection(web.RequestHandler):
             self._parser.message_consumed()
         if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
             self._resume_reading_if_drained()
+        if not self._messages and found[1].is_eof() and self._parser is not None:
+            # A body that came after its head makes the parser believe that one more request is waiting: it stops one too early and keeps
+            # what it has not parsed until more comes.
+            self.data_received(b"")
         return found
 
     async def _serve(self, message: RawRequestMessage | _ErrInfo, body: StreamReader) -> bool:
@@ -250,7 +281,7 @@ class Connection(web.RequestHandler):
                 closes = await self._answer(message, body)
             self._request_in_progress = False
             if not body.is_eof():
-                await self._drop(body)
+                await self._drop(body, _size(message))
         finally:
             self._current_request = None
             self._request_in_progress = False
@@ -269,6 +300,7 @@ class Connection(web.RequestHandler):
         if message.url is None:
             # The parser takes `CONNECT` and two spaces for a request of HTTP/0.9 without a target, and aiohttp's requests must have one.
             message = message._replace(path=ERROR.path, url=ERROR.url)
+        self._unshown = 0
         writer = StreamWriter(self, self._loop)
         task = cast("asyncio.Task[None]", self._task_handler)
         request = self._current_request = web.BaseRequest(message, body, self, writer, task, self._loop)
@@ -293,12 +325,12 @@ class Connection(web.RequestHandler):
         self.transport.write(reply.data)
         return reply.closes
 
-    async def _drop(self, body: StreamReader) -> None:
+    async def _drop(self, body: StreamReader, size: int | None) -> None:
         """Read on for a while, so that a client that still sends sees the answer before the connection ends."""
         self.release()
         try:
             async with asyncio.timeout(self._lingering_time):
-                while not body.is_eof():
+                while not body.is_eof() and (size is None or body.total_bytes + self._unshown < size):
                     await body.readany()
         except (TimeoutError, web.RequestPayloadError):
             pass
@@ -316,6 +348,12 @@ class Connection(web.RequestHandler):
         peer = self.peername[0] if isinstance(self.peername, tuple) else None
         logger.info("malformed request: %s", what, extra={"request_id": request_id, "peer": peer})
         return response
+
+
+def _size(message: RawRequestMessage | _ErrInfo) -> int | None:
+    """Content-Length."""
+    text = message.headers.get("Content-Length", "") if isinstance(message, RawRequestMessage) else ""
+    return int(text) if text.isdecimal() and len(text) < 20 else None
 
 
 def _refusal(error: TusError) -> Response:

@@ -187,9 +187,10 @@ class Handler:
 
     async def _send(self, call: _Call, response: Response, *, close: bool = False) -> Answer:
         """The connection ends with the answer when this server leaves, much of the body is still to come, it is not read as it was meant,
-        or the client offered another protocol: aiohttp throws away what came in one packet with the end of such a request."""
+        or the client offered another protocol: aiohttp throws away what comes behind such a request."""
         head, source = call.head, call.source
-        close = close or self._leaving or (source is not None and source.unread) or _recoded(head) or "Upgrade" in head.headers
+        close = close or self._leaving or (source is not None and source.unread) or _recoded(head)
+        close = close or head.method == "CONNECT" or "Upgrade" in head.headers
         return await send(call.request, response, call.extra, close=close, entry=call.entry)
 
 
