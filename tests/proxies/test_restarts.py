@@ -71,8 +71,10 @@ def test_a_head_never_finds_the_upload_gone(start: Start, kind: type[Proxy]) -> 
         if kind is Haproxy:
             waker = threading.Timer(0.5, site.server.start)
             waker.start()
-            assert connection.ask(request("HEAD", path)).status == 200
-            waker.join()
+            try:
+                assert connection.ask(request("HEAD", path)).status == 200
+            finally:
+                waker.join()
         else:
             answer = connection.ask(request("HEAD", path))
             assert (answer.status, answer["Retry-After"]) == (423, "1")
