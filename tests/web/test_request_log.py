@@ -90,6 +90,10 @@ def test_outcomes(server: ServerProcess) -> None:
         assert answer["X-Request-ID"] == line_of(server, f"PATCH {shown[0]}")["request_id"], "errors tell it"
     event = line_of(server, f"PATCH {shown[0]}")
     assert (event["status"], event["outcome"], event["code"]) == (409, "refused", "ERR_MISMATCHED_OFFSET")
+    with connect(server) as connection:
+        assert connection.ask(request("GET", "/elsewhere")).status == 404
+    event = line_of(server, "GET /elsewhere")
+    assert (event["status"], event["outcome"]) == (404, "refused")
     stalled = connect(server)
     stalled.send(patch(paths[1], 0, body)[:-1000])
     assert stalled.answer().status == 503

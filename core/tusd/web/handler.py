@@ -183,6 +183,8 @@ class Handler:
                 response = await route(call.head)
             except Exception as error:  # a plugin's bug is answered as ours are
                 return await self._fail(call, error)
+        if response.status >= 400:
+            call.entry.outcome = "refused" if response.status < 500 else "failed"
         return await self._send(call, response)
 
     async def _send(self, call: _Call, response: Response, *, close: bool = False) -> Answer:
