@@ -242,7 +242,9 @@ class UploadsSection(Section):
     max_size: Annotated[Size | None, AfterValidator(_positive)] = None
     """The most bytes that one upload may have. Not set: no limit."""
     expire_after: Annotated[Duration | None, AfterValidator(_positive)] = None
-    """How long after its last byte an unfinished upload is given up: clients are told, and get 404 from then on. Its files stay. Not set: never."""
+    """How long after its last byte an unfinished upload is given up and removed; clients are told when. Not set: never."""
+    expire_finished_after: Annotated[Duration | None, AfterValidator(_positive)] = None
+    """How long after its last byte a finished upload is removed. Not set: never."""
     extensions: Annotated[tuple[Extension, ...], AfterValidator(_once)] = tuple(Extension)
     """The extensions of tus that are offered, as far as the storage can do them. `[]`: none."""
     downloads: bool = True
@@ -255,6 +257,8 @@ class UploadsSection(Section):
     """How long a request waits for another one on the same upload to let go."""
     concatenation_timeout: Duration = 10
     """How long a request waits for a concatenation; afterwards it goes on in the background."""
+    progress_interval: Annotated[Duration, Field(gt=0)] = 1
+    """How often post-receive hooks are told of an upload that receives bytes."""
 
 
 class ProtocolSection(Section):
@@ -377,6 +381,8 @@ class Config:
             unfinished_downloads=uploads.unfinished_downloads,
             max_metadata_size=uploads.max_metadata_size,
             expire_after=uploads.expire_after,
+            expire_finished_after=uploads.expire_finished_after,
+            progress_interval=uploads.progress_interval,
             lock_timeout=uploads.lock_timeout,
             concatenation_timeout=uploads.concatenation_timeout,
             ietf=self.protocol.ietf,

@@ -13,7 +13,7 @@
     |-- BodyError                 the body ended badly; what arrived is kept
     |   `-- UnexpectedEof  ReadTimeout
     |-- Refused                   an operator's hook said no
-    |   `-- UploadRejected  TerminationRejected
+    |   `-- UploadRejected  TerminationRejected  AccessRejected  UploadStopped
     |-- Full                      no room
     |   `-- StorageFull  QuotaExceeded
     |-- TryLater                  temporary: the same request may succeed soon
@@ -351,6 +351,22 @@ class TerminationRejected(Refused):
 
     code = "ERR_UPLOAD_TERMINATION_REJECTED"
     message = "upload termination has been rejected by server"
+
+
+class AccessRejected(Refused):
+    """pre-access refused. 403, unless the hook says otherwise (a HEAD that may succeed later is best answered 423)."""
+
+    code = "ERR_ACCESS_REJECTED"
+    status = 403
+    message = "access to this upload is not allowed"
+
+
+class UploadStopped(Refused):
+    """A post-receive hook stopped the upload; it was removed."""
+
+    code = "ERR_UPLOAD_STOPPED"
+    message = "upload has been stopped by server"
+    gone = True
 
 
 class Full(TusError):

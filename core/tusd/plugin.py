@@ -77,15 +77,21 @@ from .errors import (
     UploadExists,
     UploadNotFound,
 )
+from .hook_wire import answer_from_json, decode_answer, encode_event, event_as_json, headers_of
 from .hooks import (
     EVENTS,
+    NO_REQUEST,
     Changes,
     Dispatcher,
     HookEvent,
     HookResponse,
     PostCreate,
+    PostExpire,
+    PostFail,
     PostFinish,
+    PostReceive,
     PostTerminate,
+    PreAccess,
     PreCreate,
     PreFinish,
     PreTerminate,
@@ -101,6 +107,7 @@ from .wrapping import WrappedStore, WrappedUpload
 __all__ = [
     "API_VERSION",
     "EVENTS",
+    "NO_REQUEST",
     "Allowance",
     "Atomic",
     "Body",
@@ -130,8 +137,12 @@ __all__ = [
     "Options",
     "Partial",
     "PostCreate",
+    "PostExpire",
+    "PostFail",
     "PostFinish",
+    "PostReceive",
     "PostTerminate",
+    "PreAccess",
     "PreCreate",
     "PreFinish",
     "PreTerminate",
@@ -158,6 +169,11 @@ __all__ = [
     "WrappedStore",
     "WrappedUpload",
     "add_routes",
+    "answer_from_json",
+    "decode_answer",
+    "encode_event",
+    "event_as_json",
+    "headers_of",
     "hookimpl",
     "open_hooks",
     "open_limiting",
@@ -329,10 +345,22 @@ class Options(BaseModel):
     )
 
 
+EventName = Literal[
+    "pre-create",
+    "post-create",
+    "pre-access",
+    "post-receive",
+    "pre-finish",
+    "post-finish",
+    "post-fail",
+    "pre-terminate",
+    "post-terminate",
+    "post-expire",
+]
+
+
 class HookOptions(Options):
     """The base of the `Options` of plugins for `hooks:`. The core reads these fields."""
 
-    events: list[Literal["pre-create", "post-create", "pre-finish", "post-finish", "pre-terminate", "post-terminate"]] | None = (
-        None
-    )
+    events: list[EventName] | None = None
     """The events that this dispatcher gets; none given: those that its object wants."""

@@ -18,7 +18,18 @@ from tusd.builtin.memory_storage import MemoryStore
 from tusd.engine import Engine, Exchange
 from tusd.engine.body import Empty, Observer, Source
 from tusd.errors import TusError
-from tusd.hooks import EVENTS, Dispatcher, HookEvent, HookResponse, PreCreate, PreFinish, PreTerminate
+from tusd.hooks import (
+    Dispatcher,
+    HookEvent,
+    HookResponse,
+    PostCreate,
+    PostFinish,
+    PostTerminate,
+    PreAccess,
+    PreCreate,
+    PreFinish,
+    PreTerminate,
+)
 from tusd.limiting import Allowance, Limiter
 from tusd.locking import Lease, Locker
 from tusd.metrics import Metrics
@@ -44,7 +55,9 @@ from tusd.storage import Body, Capability, DataStore, Upload
 from tusd.testing.bodies import FakeBody
 from tusd.wrapping import WrappedStore, WrappedUpload
 
-ASKED: tuple[type[HookEvent], ...] = (PreCreate, PreFinish, PreTerminate)
+ASKED: tuple[type[HookEvent], ...] = (PreCreate, PreAccess, PreFinish, PreTerminate)
+LIFE: tuple[type[HookEvent], ...] = (PreCreate, PostCreate, PreFinish, PostFinish, PreTerminate, PostTerminate)
+"""What an upload goes through; hooks in a rig get these unless it says otherwise."""
 Answers = Callable[[HookEvent], HookResponse | None]
 
 
@@ -274,7 +287,7 @@ class _Allowance:
 class FakeDispatcher(Dispatcher):
     """Writes down what it is asked, and answers; what it is told goes to another list."""
 
-    def __init__(self, rig: Rig, answers: Answers = silent, events: Iterable[type[HookEvent]] = EVENTS) -> None:
+    def __init__(self, rig: Rig, answers: Answers = silent, events: Iterable[type[HookEvent]] = LIFE) -> None:
         self.events = frozenset(events)
         self.answers = answers
         self.seen: list[HookEvent] = []
@@ -299,7 +312,7 @@ class Rig:
     """Names of limiters."""
     hooks: Sequence[Answers] = ()
     """What each dispatcher answers."""
-    events: Iterable[type[HookEvent]] = EVENTS
+    events: Iterable[type[HookEvent]] = LIFE
     without: frozenset[type[Capability]] = frozenset()
     """Capabilities that the store does not have."""
     kept: MemoryStore = field(default_factory=MemoryStore)

@@ -353,7 +353,7 @@ async def test_a_limiter_counts_a_download_until_its_last_byte_is_sent() -> None
         assert outcome.content is not None
         async for _ in outcome.content:
             rig.log.append("sent")
-    assert rig.log == ["A.admit", "info", "A.bind", "read 0-5", "sent", "A.leave"]
+    assert rig.log == ["A.admit", "info", "A.bind", "read 0-5", "A.spend 5", "sent", "A.leave"]
 
 
 async def test_a_limiter_is_left_when_sending_fails() -> None:

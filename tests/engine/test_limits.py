@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.engine.rig import FakeLimiter, FakeSource, Rig
 
+import tusd.engine.body
 from tusd.errors import LeaseLost, QuotaExceeded, StorageFull, StorageUnavailable, UnexpectedEof
 from tusd.model import State, UploadId
 
@@ -67,9 +68,11 @@ async def test_a_length_whose_saving_fails_is_given_back() -> None:
 async def test_an_append_of_deferred_length_reserves_what_is_there_now() -> None:
     rig = Rig(limits="AB")
     await rig.put(UPLOAD, b"01234", deferred=True)
-    await rig.append(UPLOAD, 5, b"56")
-    assert reserved(rig) == ["A.reserve 7", "B.reserve 7"]
-    assert rig.log.index("A.reserve 7") > rig.log.index("appended 2")
+    with pytest.raises(UnexpectedEof):
+        await rig.append(UPLOAD, 5, source=FakeSource(b"56", failure=UnexpectedEof()), size=4)
+    assert [step for step in rig.log if "reserve" in step or "append" in step] == [
+        *("A.reserve 9", "B.reserve 9", "append", "appended 2", "A.reserve 7", "B.reserve 7")
+    ]
 
 
 async def test_what_a_lost_client_sent_is_reserved_too() -> None:
@@ -90,15 +93,45 @@ async def test_what_a_failing_append_stored_is_reserved_too(error: type[Exceptio
     assert rig.limiters[0].held == {UPLOAD: 7}
 
 
-async def test_a_quota_that_the_body_passed_keeps_its_bytes() -> None:
+async def test_a_body_of_known_size_that_has_no_room_is_not_read() -> None:
     rig = Rig(limits="A")
     await rig.put(UPLOAD, b"01234", deferred=True)
     rig.fail("A.reserve", lambda: QuotaExceeded(short_by=1))
+    source = FakeSource(b"56")
     with pytest.raises(QuotaExceeded) as raised:
-        await rig.append(UPLOAD, 5, b"56")
+        await rig.append(UPLOAD, 5, source=source, size=2)
     assert raised.value.info is not None
-    assert raised.value.info.offset == 7
-    assert await rig.content(UPLOAD) == b"0123456"
+    assert (raised.value.info.offset, source.reads) == (5, 0)
+
+
+async def test_room_for_a_body_of_unknown_size_is_reserved_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tusd.engine.body, "RESERVE_STEP", 4)
+    rig = Rig(limits="A")
+    await rig.put(UPLOAD, b"01234", deferred=True)
+    await rig.append(UPLOAD, 5, b"567", b"89abc", b"d", chunked=True)
+    assert reserved(rig) == ["A.reserve 9", "A.reserve 13", "A.reserve 17", "A.reserve 14"]
+
+
+@pytest.mark.parametrize("pieces", [(b"56", b"78", b"9abc"), (b"56789abc",), (b"5678", b"9abc")])
+async def test_a_body_of_unknown_size_ends_where_its_room_ends(
+    monkeypatch: pytest.MonkeyPatch, pieces: tuple[bytes, ...]
+) -> None:
+    monkeypatch.setattr(tusd.engine.body, "RESERVE_STEP", 4)
+    rig = Rig(limits="A")
+    await rig.put(UPLOAD, b"01234", deferred=True)
+    left = 9
+
+    async def full() -> None:
+        if any(int(step.split()[1]) > left for step in reserved(rig)[-1:]):
+            raise QuotaExceeded(short_by=1)
+
+    rig.script.faults["A.reserve"] = full
+    with pytest.raises(QuotaExceeded) as raised:
+        await rig.append(UPLOAD, 5, *pieces, chunked=True)
+    assert raised.value.info is not None
+    assert raised.value.info.offset == 9
+    assert await rig.content(UPLOAD) == b"012345678"
+    assert rig.limiters[0].held == {UPLOAD: 9}
 
 
 async def test_each_piece_is_spent_before_it_is_stored() -> None:

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import replace
 from typing import assert_never
 
+from ..errors import QuotaExceeded, TooManyRequests
 from ..hooks import Dispatcher
 from ..limiting import Allowance, Limiter
 from ..locking import Locker
@@ -19,7 +20,9 @@ from .announce import Announcer
 from .append import append
 from .context import Context, Exchange
 from .create import create
+from .figures import LIMITED
 from .inspect import inspect
+from .measured import MeasuredStore
 from .read import read
 from .terminate import terminate
 
@@ -57,8 +60,9 @@ class Engine:
         self.policy = replace(policy, extensions=extensions, downloads=policy.downloads and Readable in can)
         """The operator's policy, less what the store cannot do."""
         self.limiters = tuple(limiters)
+        self.metrics = metrics
         self._context = Context(
-            store=store,
+            store=MeasuredStore(store, metrics),
             locker=locker,
             limiters=self.limiters,
             announcer=Announcer(dispatchers, metrics),
@@ -70,8 +74,12 @@ class Engine:
         """Carry out one request. Entering raises `TusError`; with its `info` set if the upload exists."""
         return _limited(self, exchange) if self.limiters else _Free(self, exchange)
 
+    async def start(self, number: int = 0) -> None:
+        """Begin the work that no request causes, in worker `number` of this host. Called once, before the first request."""
+
     async def close(self) -> None:
-        """Wait for what goes on in the background: told events, concatenations. The caller sets the time-out by cancelling."""
+        """End that work, and wait for what goes on in the background: told events, concatenations. The caller sets the time-out by
+        cancelling."""
         await self._context.close()
 
     async def run(self, exchange: Exchange, allowances: Sequence[Allowance]) -> Outcome:
@@ -85,7 +93,7 @@ class Engine:
             case Inspect() as request:
                 return await inspect(context, exchange, request, allowances)
             case Read() as request:
-                return await read(context, request, allowances)
+                return await read(context, exchange, request, allowances)
             case Terminate() as request:
                 return await terminate(context, exchange, request, allowances)
             case Discover():
@@ -113,6 +121,10 @@ class _Free:
 @asynccontextmanager
 async def _limited(engine: Engine, exchange: Exchange) -> AsyncIterator[Outcome]:
     async with AsyncExitStack() as stack:
-        limiters = engine.limiters
-        allowances = [await stack.enter_async_context(limiter.admit(exchange.head, exchange.request)) for limiter in limiters]
-        yield await engine.run(exchange, allowances)
+        try:
+            admissions = [limiter.admit(exchange.head, exchange.request) for limiter in engine.limiters]
+            outcome = await engine.run(exchange, [await stack.enter_async_context(one) for one in admissions])
+        except (TooManyRequests, QuotaExceeded) as error:
+            engine.metrics.add(LIMITED, labels=(error.code,))
+            raise
+        yield outcome

@@ -48,10 +48,11 @@ class Bells:
 
 
 class Background:
-    """Tasks that nobody waits for; a failure is logged."""
+    """Tasks that nobody waits for, and duties that never end; a failure is logged."""
 
     def __init__(self) -> None:
         self._tasks: dict[asyncio.Task[Any], UploadId] = {}
+        self._duties: set[asyncio.Task[None]] = set()
 
     def start(self, work: Coroutine[None, None, Result], what: str, upload_id: UploadId) -> asyncio.Task[Result]:
         """Run it as a task, which the caller may also wait for; the log calls it `what`."""
@@ -60,9 +61,20 @@ class Background:
         task.add_done_callback(self._ended)
         return task
 
+    def begin(self, duty: Coroutine[None, None, None], what: str) -> None:
+        """Run what goes on for as long as the server serves. It is cancelled by `close`."""
+        task = asyncio.create_task(duty, name=what)
+        self._duties.add(task)
+        task.add_done_callback(self._ended)
+
     async def close(self) -> None:
-        """Wait for all of it, also for what it starts itself; when cancelled, cancel it."""
+        """End the duties, then wait for all else, also for what it starts itself; when cancelled, cancel it."""
+        duties = set(self._duties)
+        for duty in duties:
+            duty.cancel()
         try:
+            if duties:
+                await asyncio.wait(duties)
             while self._tasks:
                 await asyncio.wait(self._tasks)
         finally:
@@ -71,6 +83,7 @@ class Background:
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         upload_id = self._tasks.pop(task, None)
+        self._duties.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             expected = isinstance(error, TusError)
             logger.error(

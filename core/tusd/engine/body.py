@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import zlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Protocol
 
 from ..errors import TusError, UploadSizeExceeded
 from ..limiting import Allowance
 from ..locking import Lease
 from ..protocol.messages import Algorithm, BodyPlan
+
+RESERVE_STEP = 64 << 20
+"""Bytes of a body of unknown length that limiters are asked for at once."""
+_GLANCE = 0.05
+"""Seconds between looks, while a limiter slows a body down, at whether it has a reason to end."""
 
 
 class Source(Protocol):
@@ -94,7 +100,9 @@ class AppendBody:
         *,
         digest: Algorithm | None = None,
         progress: Callable[[int], None] | None = None,
+        reserve: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
+        """`reserve(n)` makes sure that the body may have `n` bytes in all, or raises; without it all of them may come."""
         self.whole = plan.checksum is not None
         self._source = source
         self._checksum = plan.checksum
@@ -107,6 +115,8 @@ class AppendBody:
         self._room = room
         self._size = plan.size
         self._got = 0
+        self._reserve = reserve
+        self._granted = room if reserve is None else 0
         self._lease = lease
         self._allowances = allowances
         self._overflow: TusError | None = None
@@ -124,13 +134,41 @@ class AppendBody:
         while left and (piece := await self._source.read()):
             if len(piece) > left:
                 piece, self._overflow = piece[:left], UploadSizeExceeded()
-            for allowance in self._allowances:
-                await allowance.spend(len(piece))
-            self._seen(piece)
-            left -= len(piece)
-            yield piece
+            while self._got + len(piece) > self._granted:
+                if (refusal := await self._grant()) is not None:
+                    piece, self._overflow = piece[: self._granted - self._got], refusal
+                    break
+            await self._spend(len(piece))
+            if piece:
+                self._seen(piece)
+                yield piece
+            left = 0 if self._overflow is not None else left - len(piece)
             del piece  # not kept while the next one is waited for: a stalled upload costs little memory
         await self._end()
+
+    async def _grant(self) -> TusError | None:
+        """Ask for more room; what refuses it."""
+        assert self._reserve is not None
+        try:
+            await self._reserve(self._granted + RESERVE_STEP)
+        except TusError as error:
+            return error
+        self._granted = min(self._room, self._granted + RESERVE_STEP)
+        return None
+
+    async def _spend(self, n: int) -> None:
+        """Wait until `n` more bytes may pass, or until there is a reason to end."""
+        for allowance in self._allowances:
+            spending = asyncio.ensure_future(allowance.spend(n))
+            try:
+                while not spending.done() and self._source.failure is None:
+                    await asyncio.wait({spending}, timeout=_GLANCE)
+            finally:
+                if not spending.done():
+                    spending.cancel()
+                    await asyncio.wait({spending})
+            if not spending.cancelled():
+                spending.result()
 
     @property
     def digest(self) -> bytes | None:
@@ -141,7 +179,18 @@ class AppendBody:
         self._written, self._offset = (written, offset) if self._progress is not None else (None, offset)
         if self._allowances:
             return await self._write_pieces(fd, offset)
-        size = await self._source.write_to(fd, offset, self._room, self._seen)
+        size = 0
+        while size < self._room and self._overflow is None:
+            window = self._granted - size
+            if window > 0:
+                added = await self._source.write_to(fd, offset + size, window, self._seen)
+                size += added
+                if added < window:
+                    break
+            elif (refusal := await self._grant()) is not None and await self._source.read():
+                self._overflow = refusal
+            elif refusal is not None:
+                break
         await self._end()
         return size
 

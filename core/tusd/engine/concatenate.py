@@ -20,6 +20,7 @@ from ..model import Final, Metadata, State, UploadId, UploadInfo
 from ..protocol.messages import Created, Head
 from ..protocol.rules import check_length, plan_final
 from ..storage import Concatenable, Upload
+from .access import allowed
 from .announce import merge
 from .complete import complete, remove
 from .context import Context, Exchange, telling
@@ -37,8 +38,10 @@ async def create_final(
     context: Context, exchange: Exchange, concat: Final, metadata: Metadata, allowances: Sequence[Allowance]
 ) -> Created:
     """Create the concatenation of `concat.parts`; wait for it for `policy.concatenation_timeout` if all parts are complete."""
-    parts = [await context.info(part) for part in concat.parts]
-    length = plan_final(parts, context.policy)
+    parts = {part: await context.info(part) for part in dict.fromkeys(concat.parts)}
+    for part in parts.values():
+        await allowed(context, exchange, part, "concatenate")
+    length = plan_final([parts[part] for part in concat.parts], context.policy)
     info = UploadInfo(id=new_id(), length=length, metadata=metadata, concat=concat, explicit=True)
     info, answer = await asked(context, exchange, info, None, allowances)
     try:
@@ -47,7 +50,7 @@ async def create_final(
         await context.settle_anew(info, 0)
         raise
     task = fill(context, upload.info.id, concat, exchange.head)
-    if all(part.state is State.COMPLETE for part in parts):
+    if all(part.state is State.COMPLETE for part in parts.values()):
         await asyncio.wait({task}, timeout=context.policy.concatenation_timeout)
         if task.done():
             finished = task.result()

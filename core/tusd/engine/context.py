@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from time import monotonic
 from types import TracebackType
 
 from ..errors import Refused, TusError, UploadLocked, UploadNotFound
@@ -20,6 +20,7 @@ from ..storage import DataStore, Upload
 from .announce import Announcer
 from .background import Background, Bells
 from .body import Empty, Source
+from .figures import LOCK_HANDOVER, LOCK_WAIT
 
 
 @dataclass(slots=True)
@@ -37,23 +38,37 @@ class Exchange:
 class _Hold:
     """A lock, waited for no longer than the policy says."""
 
-    __slots__ = ("_lock", "_timeout")
+    __slots__ = ("_lock", "_metrics", "_timeout", "_wanted", "_wanted_at")
 
-    def __init__(self, lock: AbstractAsyncContextManager[Lease], timeout: float) -> None:
-        self._lock = lock
+    def __init__(self, locker: Locker, name: str, wanted: Callable[[], None], timeout: float, metrics: Metrics) -> None:
+        self._lock = locker.lock(name, self._asked)
+        self._wanted = wanted
+        self._wanted_at = 0.0
         self._timeout = timeout
+        self._metrics = metrics
 
     async def __aenter__(self) -> Lease:
+        began = monotonic()
         try:
             async with asyncio.timeout(self._timeout):
                 return await self._lock.__aenter__()
         except TimeoutError:
             raise UploadLocked(retry_after=1) from None
+        finally:
+            self._metrics.observe(LOCK_WAIT, monotonic() - began)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        return await self._lock.__aexit__(kind, error, traceback)
+        try:
+            return await self._lock.__aexit__(kind, error, traceback)
+        finally:
+            if self._wanted_at:
+                self._metrics.observe(LOCK_HANDOVER, monotonic() - self._wanted_at)
+
+    def _asked(self) -> None:
+        self._wanted_at = self._wanted_at or monotonic()
+        self._wanted()
 
 
 class _Unshared:
@@ -98,7 +113,7 @@ class Context:
 
     def lock(self, upload_id: UploadId, wanted: Callable[[], None] = keep_on) -> _Hold:
         """Hold an upload's lock. Raises `UploadLocked` when nobody lets go in time."""
-        return _Hold(self.locker.lock(upload_id, wanted), self.policy.lock_timeout)
+        return _Hold(self.locker, upload_id, wanted, self.policy.lock_timeout, self.metrics)
 
     async def info(self, upload_id: UploadId) -> UploadInfo:
         """What is known without the lock. Raises `UploadNotFound`, also for what has expired."""
@@ -150,6 +165,10 @@ class Context:
         except (TusError, OSError):
             return otherwise
         return info.offset if info.length is None else info.length
+
+    def pacing(self, allowances: Sequence[Allowance]) -> list[Allowance]:
+        """Those of a request's allowances, one for each limiter, that make bytes wait."""
+        return [allowance for limiter, allowance in zip(self.limiters, allowances, strict=True) if limiter.paces]
 
     async def close(self) -> None:
         """Wait for what goes on in the background."""

@@ -12,11 +12,11 @@ from ..protocol.messages import Announced, Create, Created
 from ..protocol.rules import body_limit, plan_create, starting_state
 from ..storage import Upload
 from .announce import merge
-from .append import receive
 from .complete import asks, complete
 from .concatenate import create_final
 from .context import UNSHARED, Context, Exchange, telling
 from .new import asked, created, new_id
+from .receive import receive
 
 
 async def create(context: Context, exchange: Exchange, request: Create, allowances: Sequence[Allowance]) -> Created:

@@ -8,15 +8,16 @@ from ..errors import TerminationRejected
 from ..hooks import HookResponse, PostTerminate, PreTerminate
 from ..limiting import Allowance
 from ..protocol.messages import Terminate, Terminated
+from .access import look
+from .announce import merge
 from .complete import remove
-from .context import Context, Exchange, bind, telling
+from .context import Context, Exchange, telling
 from .figures import UPLOADS_TERMINATED
 
 
 async def terminate(context: Context, exchange: Exchange, request: Terminate, allowances: Sequence[Allowance]) -> Terminated:
     """Remove an upload, after whoever works on it has stopped."""
-    if allowances:
-        await bind(allowances, await context.info(request.upload_id))
+    access = await look(context, exchange, request.upload_id, "terminate", allowances)
     async with context.lock(request.upload_id) as lease:
         upload = await context.open(request.upload_id, lease)
         answer: HookResponse | None = None
@@ -30,4 +31,4 @@ async def terminate(context: Context, exchange: Exchange, request: Terminate, al
         context.metrics.add(UPLOADS_TERMINATED)
         if context.announcer.wants(PostTerminate):
             context.announcer.tell(PostTerminate(upload=info, head=exchange.head), context.background)
-        return Terminated(answer)
+        return Terminated(merge(access, answer))

@@ -230,11 +230,11 @@ class Ietf:
             ):  # the last append is answered as the creation would have been
                 found = [("Location", self.origins.upload_url(head, info.id)), *self._state(info), *self._limits(info)]
                 return merged(Response(201, self._common() + found), answer)
-            case Inspected(info):
+            case Inspected(info, answer):
                 found = [*self._state(info), *self._limits(info), ("Cache-Control", "no-store")]
                 if info.length is not None:
                     found.append(("Upload-Length", str(info.length)))
-                return Response(204, self._common() + found)
+                return merged(Response(204, self._common() + found), answer)
             case Terminated(answer):
                 return merged(Response(204, self._common()), answer)
             case Discovered():

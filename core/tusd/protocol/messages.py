@@ -41,6 +41,8 @@ class Head:
     """Of the connection itself; proxies are looked at by `urls`."""
     query: str = ""
     peer_port: int | None = None
+    client: str | None = None
+    """The client's address: the peer's, or the one that trusted proxies forward for."""
 
 
 @value()
@@ -148,6 +150,7 @@ class Inspected:
     """Where it stands."""
 
     info: UploadInfo
+    answer: Answer | None = None
 
 
 @value()
@@ -159,6 +162,7 @@ class Reading:
     stop: int
     partial: bool
     content: AsyncIterator[bytes] | None
+    answer: Answer | None = None
 
 
 @value()

@@ -48,6 +48,10 @@ class Policy:
     """Characters of the `Upload-Metadata` header."""
     expire_after: float | None = None
     """Seconds after its last byte when an incomplete upload expires."""
+    expire_finished_after: float | None = None
+    """Seconds after its last byte when a complete upload expires."""
+    progress_interval: float = 1
+    """Seconds between two hook events that tell of an upload's progress."""
     lock_timeout: float = 20
     """Seconds to wait for another request to let go."""
     concatenation_timeout: float = 10
@@ -177,15 +181,23 @@ def plan_final(parts: list[UploadInfo], policy: Policy) -> int | None:
     return total if len(lengths) == len(parts) else None
 
 
+EXPIRE_AFTER, EXPIRE_FINISHED_AFTER = "expire-after", "expire-finished-after"
+"""The notes of uploads for which a hook has chosen other rules: seconds."""
+
+
 def expiry(info: UploadInfo, policy: Policy) -> datetime | None:
     """When this upload goes; None: never, or after the year 9999."""
     if info.expires is not None:
         return info.expires
-    if policy.expire_after is None or info.state is State.COMPLETE or not policy.has(Extension.EXPIRATION):
-        return None
+    complete = info.state is State.COMPLETE
+    seconds = policy.expire_finished_after if complete else policy.expire_after
+    if not complete and not policy.has(Extension.EXPIRATION):
+        seconds = None
     try:
-        return info.modified + timedelta(seconds=policy.expire_after)
-    except OverflowError:
+        if info.notes and (chosen := info.notes.get(EXPIRE_FINISHED_AFTER if complete else EXPIRE_AFTER)) is not None:
+            seconds = float(chosen)
+        return None if seconds is None else info.modified + timedelta(seconds=seconds)
+    except (OverflowError, ValueError):
         return None
 
 

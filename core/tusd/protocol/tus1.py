@@ -149,10 +149,10 @@ class Tus1:
             case Appended(info, answer):
                 found = self._info_headers(head, info, location=False, offset=True)
                 return merged(Response(204, _common() + found), answer)
-            case Inspected(info):
-                return Response(200, self._inspected(head, info))
+            case Inspected(info, answer):
+                return merged(Response(200, self._inspected(head, info)), answer)
             case Reading():
-                return self._reading(outcome)
+                return merged(self._reading(outcome), outcome.answer)
             case Terminated(answer):
                 return merged(Response(204, _common()), answer)
             case Discovered(extensions, max_size):
@@ -166,7 +166,7 @@ class Tus1:
             found.append(("Location", self.origins.upload_url(head, info.id)))
         if offset:
             found.append(("Upload-Offset", str(info.offset)))
-        if (moment := expiry(info, self.policy)) is not None:
+        if info.state is not State.COMPLETE and (moment := expiry(info, self.policy)) is not None:
             found.append(("Upload-Expires", h.format_date(moment)))
         return found
 

@@ -14,12 +14,13 @@ from pydantic import ValidationError
 
 from ..config import SEAMS, Config, PluginEntry, StartErrors, read_config, read_mapping
 from ..errors import PluginError, StartError
+from ..hooks import Subscriber
 from ..options import option_errors
-from ..plugin import DataStore, Dispatcher, Limiter, Locker, Metrics, Options, Routes, Scope, Worker
+from ..plugin import DataStore, Limiter, Locker, Metrics, Options, Routes, Scope, Worker
 from ..yaml_marks import Places
 from .checking import SCOPED, check_class, check_signatures, options_class
 from .finding import NotUsable, distribution, find, name_of, offered, one_line
-from .opening import FanOut, Loaded, manager_of, openings
+from .opening import FanOut, Loaded, manager_of, openings, subscribers
 from .schema import configuration_schema
 
 __all__ = [
@@ -44,7 +45,7 @@ class Backends:
     store: DataStore
     locker: Locker
     limiters: tuple[Limiter, ...]
-    dispatchers: tuple[Dispatcher, ...]
+    dispatchers: tuple[Subscriber, ...]
     metrics: Metrics
     """Hands figures to all `metrics`."""
     routes: Routes
@@ -107,7 +108,7 @@ class Registry:
                 store=store,
                 locker=locker,
                 limiters=tuple(limiters),
-                dispatchers=tuple(dispatchers),
+                dispatchers=subscribers(dispatchers, self.loaded),
                 metrics=metrics,
                 routes=routes,
             )

@@ -7,18 +7,18 @@ import re
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from types import MappingProxyType, ModuleType
 from typing import Any, cast
 
 import pluggy
 
 from ..errors import PluginError
+from ..hooks import Subscriber
 from ..plugin import (
     DataStore,
     Dispatcher,
-    HookEvent,
     HookOptions,
-    HookResponse,
     Limiter,
     Locker,
     Metric,
@@ -91,15 +91,22 @@ class FanOut(Metrics):
             target.observe(metric, value, labels)
 
 
-class _Narrowed(Dispatcher):
-    """A dispatcher that gets only the events that its configuration names."""
+def subscribers(opened: Sequence[Dispatcher], loaded: Iterable[Loaded]) -> tuple[Subscriber, ...]:
+    """The dispatchers as their entries in the configuration want them; those that plugins under `plugins` add come last.
 
-    def __init__(self, inner: Dispatcher, events: Sequence[str]) -> None:
-        self.inner = inner
-        self.events = frozenset(event for event in inner.events if event.name in events)
-
-    async def dispatch(self, event: HookEvent) -> HookResponse | None:
-        return await self.inner.dispatch(event)
+    Raises `PluginError` when a wrapper has taken one away, for then nobody knows which is whose."""
+    entries = [one for one in loaded if one.seam == "hooks"]
+    if len(opened) < len(entries):
+        raise PluginError(
+            f"plugins: {len(opened)} dispatchers are left of {len(entries)}; a wrapper of open_hooks returns one for each that it gets, in order"
+        )
+    found = []
+    for dispatcher, entry in zip_longest(opened, entries):
+        if entry is None:
+            found.append(Subscriber(dispatcher, "plugins"))
+        else:
+            found.append(Subscriber(dispatcher, entry.label, cast(HookOptions, entry.options).events))
+    return tuple(found)
 
 
 def _answers(loaded: Loaded) -> ModuleType:
@@ -173,6 +180,4 @@ async def _opened(loaded: Loaded, hook: str, opening: AbstractAsyncContextManage
             raise PluginError(f"{loaded.label}: cannot be opened: {error}") from error
         if not isinstance(opened, OBJECTS[hook]):
             raise PluginError(f"{loaded.label}: {hook} opened {_kind(opened)}, which is not a {OBJECTS[hook].__name__}")
-        if loaded.seam == "hooks" and isinstance(loaded.options, HookOptions) and loaded.options.events is not None:
-            opened = _Narrowed(cast(Dispatcher, opened), loaded.options.events)
         yield opened

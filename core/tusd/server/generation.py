@@ -90,6 +90,7 @@ class Generation:
         try:
             async with self._plan.registry.open(config.server.run_directory, self._number, logger) as backends:
                 async with self._engine(backends) as engine:
+                    await engine.start(self._number)
                     await self._serve(_site(config, backends, engine))
         finally:
             fresh.cancel()

@@ -64,6 +64,7 @@ class _Mounted:
         async with self._registry.open(config.server.run_directory, self._number, logger) as backends:
             engine = engine_of(config, backends, self._dispatchers)
             origins = replace(config.origins(), base_path=self.resource.canonical.removesuffix(_TAIL))
+            await engine.start(self._number)
             self._handler = Handler(
                 engine,
                 Dialects(engine.policy, origins, informational=config.protocol.informational == "auto"),

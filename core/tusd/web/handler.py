@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from aiohttp import web
 
@@ -74,7 +74,7 @@ class Handler:
 
     async def __call__(self, request: web.BaseRequest) -> Answer:
         """The answer to one request. Raises `ClientGone` only."""
-        head = head_of(request)
+        head = head_of(request, self._origins)
         entry = self._ids.entry(head.headers.get("X-Request-ID"))
         source = RequestSource(request, self._buffer, self._writer, self._limits) if request.body_exists else None
         if source is not None:
@@ -113,7 +113,7 @@ class Handler:
             return  # every few seconds, and nothing happened
         entry.method, entry.path = head.method, head.path
         entry.id_at = len(self._origins.base_path) if self._origins.holds(head.path) else 0
-        entry.peer = self._origins.client(head)
+        entry.peer = head.client
         if request.transport is None and entry.outcome == "ok":
             entry.outcome = "client-gone"
         entry.end()
@@ -223,12 +223,12 @@ def _plain(status: int, what: str, *headers: tuple[str, str]) -> Response:
     return Response(status, [*headers, ("Content-Type", "text/plain; charset=utf-8")], f"{what}\n".encode())
 
 
-def head_of(request: web.BaseRequest) -> Head:
+def head_of(request: web.BaseRequest, origins: Origins) -> Head:
     """What aiohttp has parsed, as the core sees it."""
     url = request.rel_url
     peer = request.protocol.peername
     address, port = (peer[0], peer[1]) if isinstance(peer, tuple) else (None, None)
-    return Head(
+    head = Head(
         method=request.method,
         path=url.raw_path,
         headers=request.headers,
@@ -236,7 +236,9 @@ def head_of(request: web.BaseRequest) -> Head:
         peer_port=port,
         scheme="https" if request.secure else "http",
         query=url.raw_query_string,
+        client=address,
     )
+    return replace(head, client=origins.client(head)) if origins.behind_proxy else head
 
 
 def _recoded(head: Head) -> bool:

@@ -1,0 +1,204 @@
+"""The bytes of one request go to the store; shared by PATCH and creation-with-upload."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
+from time import monotonic
+
+from ..errors import (
+    ChecksumMismatch,
+    InternalError,
+    InvalidUploadLength,
+    MaxSizeExceeded,
+    TusError,
+    UploadSizeExceeded,
+    UploadStopped,
+)
+from ..hooks import HookResponse, PostFail, PostReceive, PostTerminate
+from ..limiting import Allowance
+from ..locking import Lease
+from ..model import UploadInfo
+from ..protocol import digests
+from ..protocol.messages import Append, BodyPlan, Create, Progress
+from ..storage import Terminable, Upload
+from .body import AppendBody
+from .complete import complete, remove
+from .context import Context, Exchange
+from .figures import (
+    APPEND_DURATION,
+    APPEND_SIZE,
+    BYTES_IN_FLIGHT,
+    BYTES_RECEIVED,
+    UPLOADS_ABORTED,
+    UPLOADS_ACTIVE,
+    UPLOADS_TERMINATED,
+)
+from .progress import Reporter
+
+
+async def receive(
+    context: Context,
+    exchange: Exchange,
+    upload: Upload,
+    request: Append | Create,
+    room: int,
+    lease: Lease,
+    allowances: Sequence[Allowance],
+) -> HookResponse | None:
+    """Append the request's body, then finish the upload if all is there; only then raise what was wrong with the body."""
+    try:
+        return await _receive(context, exchange, upload, request, room, lease, allowances)
+    except TusError as error:
+        _failed(context, exchange, upload.info, error)
+        raise
+    except Exception:
+        _failed(context, exchange, upload.info, InternalError())
+        raise
+
+
+def _failed(context: Context, exchange: Exchange, info: UploadInfo, error: TusError) -> None:
+    context.metrics.add(UPLOADS_ABORTED, labels=(error.code,))
+    if context.announcer.wants(PostFail):
+        message = error.message if isinstance(error, InternalError) else str(error)
+        event = PostFail(upload=info, head=exchange.head, code=error.code, message=message)
+        context.announcer.tell(event, context.background)
+
+
+async def _receive(
+    context: Context,
+    exchange: Exchange,
+    upload: Upload,
+    request: Append | Create,
+    room: int,
+    lease: Lease,
+    allowances: Sequence[Allowance],
+) -> HookResponse | None:
+    plan = request.body
+    assert plan is not None
+    before = upload.info.offset
+    if plan.limit is not None:
+        room = min(room, plan.limit)
+    if plan.size != 0 or plan.checksum is not None:
+        reporter = Reporter(context, exchange, upload) if context.announcer.wants(PostReceive) else None
+        body = AppendBody(
+            exchange.source,
+            plan,
+            room,
+            lease,
+            context.pacing(allowances),
+            digest=noted[0] if before == 0 and (noted := digests.noted(upload.info)) else None,
+            progress=reporter or _teller(exchange),
+            reserve=await _reserving(context, upload, plan),
+        )
+        meter = _Meter(context, upload, plan)
+        try:
+            with reporter or nullcontext():
+                await upload.append(body)
+        finally:
+            await meter.end()
+        failure, digest = body.failure, body.digest if before == 0 else None
+        if failure is None and body.whole and not await body.intact():
+            failure = ChecksumMismatch()
+    else:
+        failure = digest = None
+    if isinstance(failure, UploadStopped):
+        await _stop(context, exchange, upload, failure)
+        raise failure
+    if failure is None and request.completes:
+        failure = _not_the_end(upload)
+    answer: HookResponse | None = None
+    if _ends(request.completes, upload, failure):
+        answer = await complete(context, upload, exchange.head, digest)
+    if isinstance(failure, UploadSizeExceeded) and request.completes is not None:
+        failure = await _overrun(context, upload, plan, failure)
+    if failure is not None:
+        raise failure
+    return answer
+
+
+class _Meter:
+    """Counts one append, also one that fails."""
+
+    __slots__ = ("_announced", "_before", "_began", "_context", "_upload")
+
+    def __init__(self, context: Context, upload: Upload, plan: BodyPlan) -> None:
+        self._context = context
+        self._upload = upload
+        self._before = upload.info.offset
+        self._announced = plan.size or 0
+        self._began = monotonic()
+        context.metrics.add(UPLOADS_ACTIVE, 1)
+        context.metrics.add(BYTES_IN_FLIGHT, self._announced)
+
+    async def end(self) -> None:
+        """No more bytes come. Room for a known length has been reserved before."""
+        metrics, info = self._context.metrics, self._upload.info
+        stored = info.offset - self._before
+        metrics.add(UPLOADS_ACTIVE, -1)
+        metrics.add(BYTES_IN_FLIGHT, -self._announced)
+        metrics.add(BYTES_RECEIVED, stored)
+        metrics.observe(APPEND_SIZE, stored)
+        metrics.observe(APPEND_DURATION, monotonic() - self._began)
+        if info.length is None and self._context.limiters:
+            await self._context.settle(info, info.offset)
+
+
+async def _reserving(context: Context, upload: Upload, plan: BodyPlan) -> Callable[[int], Awaitable[None]] | None:
+    """Reserve room for a body, if the upload's length is not known yet; or how to do it step by step, if the body's is not known either."""
+    if upload.info.length is not None or not context.limiters:
+        return None
+    before = upload.info.offset
+
+    async def reserve(size: int) -> None:
+        await context.reserve(upload.info, before + size, upload.info.offset)
+
+    if plan.size is None:
+        return reserve
+    await reserve(plan.size)
+    return None
+
+
+async def _stop(context: Context, exchange: Exchange, upload: Upload, stopped: UploadStopped) -> None:
+    """A hook has stopped the upload."""
+    if Terminable not in context.store.capabilities:
+        stopped.gone = False
+        return
+    info = upload.info
+    await remove(context, upload)
+    context.metrics.add(UPLOADS_TERMINATED)
+    if context.announcer.wants(PostTerminate):
+        context.announcer.tell(PostTerminate(upload=info, head=exchange.head), context.background)
+
+
+async def _overrun(context: Context, upload: Upload, plan: BodyPlan, failure: UploadSizeExceeded) -> TusError:
+    """What a body of unknown size, in the IETF's draft, has run into: the end of the upload, or the most that one request may carry."""
+    if upload.info.offset != upload.info.length:
+        return (
+            failure
+            if plan.limit is None
+            else MaxSizeExceeded("the request carried more bytes than one may; those that fit are kept")
+        )
+    if Terminable in context.store.capabilities:  # longer than its client said: nobody may go on (Upload Append, Server Behavior)
+        await remove(context, upload)
+        failure.gone = True
+    return failure
+
+
+def _teller(exchange: Exchange) -> Callable[[int], None] | None:
+    """Tells the client how its body gets on."""
+    interim = exchange.interim
+    return None if interim is None else lambda offset: interim(Progress(offset))
+
+
+def _not_the_end(upload: Upload) -> TusError | None:
+    """What is wrong with a body that came to its end, which should be the upload's."""
+    info = upload.info
+    if info.length is None or info.offset == info.length:
+        return None
+    return InvalidUploadLength(f"the upload ends after {info.offset} bytes, but its length was said to be {info.length}")
+
+
+def _ends(completes: bool | None, upload: Upload, failure: TusError | None) -> bool:
+    """Whether the client has sent all: in tus 1.0 when all bytes are there, otherwise when it says so."""
+    return upload.info.offset == upload.info.length if completes is None else completes and failure is None
