@@ -145,6 +145,7 @@ def test_events() -> None:
     for row, event in zip(rows, plugin.EVENTS, strict=True):
         assert ticked(row[1]) == [event.name]
         assert set(ticked(row[3])) == event.answers
+        assert set(ticked(row[4])) == event.refusal - event.answers
 
 
 def test_errors_are_those_of_the_page() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from time import monotonic
 from types import TracebackType
@@ -41,7 +42,7 @@ class _Hold:
     __slots__ = ("_lock", "_metrics", "_timeout", "_wanted", "_wanted_at")
 
     def __init__(self, locker: Locker, name: str, wanted: Callable[[], None], timeout: float, metrics: Metrics) -> None:
-        self._lock = locker.lock(name, self._asked)
+        self._lock: AbstractAsyncContextManager[Lease] | None = locker.lock(name, self._asked)
         self._wanted = wanted
         self._wanted_at = 0.0
         self._timeout = timeout
@@ -49,19 +50,25 @@ class _Hold:
 
     async def __aenter__(self) -> Lease:
         began = monotonic()
+        assert self._lock is not None
         try:
             async with asyncio.timeout(self._timeout):
                 return await self._lock.__aenter__()
-        except TimeoutError:
-            raise UploadLocked(retry_after=1) from None
+        except BaseException as error:
+            self._lock = None
+            if isinstance(error, TimeoutError):
+                raise UploadLocked(retry_after=1) from None
+            raise
         finally:
             self._metrics.observe(LOCK_WAIT, monotonic() - began)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
+        lock, self._lock = self._lock, None  # which knows us by `_asked`: a ring that only the garbage collector would find
+        assert lock is not None
         try:
-            return await self._lock.__aexit__(kind, error, traceback)
+            return await lock.__aexit__(kind, error, traceback)
         finally:
             if self._wanted_at:
                 self._metrics.observe(LOCK_HANDOVER, monotonic() - self._wanted_at)
