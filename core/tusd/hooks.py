@@ -218,6 +218,10 @@ EVENTS: tuple[type[HookEvent], ...] = (
 )
 
 
+DEFAULT_EVENTS = frozenset[type[HookEvent]]({PreCreate, PostCreate, PostReceive, PostFinish, PostTerminate})
+"""Those that tusd has always sent unless told otherwise. The others cost every upload or request something."""
+
+
 class Dispatcher(ABC):
     """Carries events to an operator's code. One per worker process and `hooks` entry, asked in the order of the configuration."""
 

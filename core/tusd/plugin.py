@@ -79,6 +79,7 @@ from .errors import (
 )
 from .hook_wire import answer_from_json, decode_answer, encode_event, event_as_json, headers_of
 from .hooks import (
+    DEFAULT_EVENTS,
     EVENTS,
     NO_REQUEST,
     Changes,
@@ -106,6 +107,7 @@ from .wrapping import WrappedStore, WrappedUpload
 
 __all__ = [
     "API_VERSION",
+    "DEFAULT_EVENTS",
     "EVENTS",
     "NO_REQUEST",
     "Allowance",
@@ -364,3 +366,8 @@ class HookOptions(Options):
 
     events: list[EventName] | None = None
     """The events that this dispatcher gets; none given: those that its object wants."""
+
+    @property
+    def wanted(self) -> frozenset[type[HookEvent]]:
+        """The classes of `events`; none given: `DEFAULT_EVENTS`. For dispatchers that can carry any event."""
+        return DEFAULT_EVENTS if self.events is None else frozenset(one for one in EVENTS if one.name in self.events)

@@ -343,6 +343,7 @@ def test_200_stalled_uploads_and_then_all_of_them_resumed(server: Served, size: 
     body = os.urandom(size)
     paths = [server.create(size) for _ in range(200)]
     server.ask(patch(server.create(size), 0, body))  # so that what is made once is there
+    eventually(0, server.connections)
     files, before = open_files(), memory()
     connections: list[Connection] = []
     for path in paths:
