@@ -22,7 +22,6 @@ from .context import Context, Exchange
 from .create import create
 from .figures import LIMITED
 from .inspect import inspect
-from .measured import MeasuredStore
 from .read import read
 from .terminate import terminate
 
@@ -62,7 +61,7 @@ class Engine:
         self.limiters = tuple(limiters)
         self.metrics = metrics
         self._context = Context(
-            store=MeasuredStore(store, metrics),
+            store=store,
             locker=locker,
             limiters=self.limiters,
             announcer=Announcer(dispatchers, metrics),

@@ -51,13 +51,13 @@ async def _begin(context: Context, upload: Upload, request: Append) -> None:
         state = State.OPEN  # what is saved at the end tells it
     explicit = explicit or info.explicit
     if (state, explicit) != (info.state, info.explicit):
-        await upload.save(replace(info, state=state, explicit=explicit))
+        await context.timed("save", upload.save(replace(info, state=state, explicit=explicit)))
 
 
 async def _declare(context: Context, upload: Upload, length: int) -> None:
     await context.reserve(upload.info, length, upload.info.offset)
     try:
-        await upload.save(replace(upload.info, length=length))
+        await context.timed("save", upload.save(replace(upload.info, length=length)))
     except BaseException:
         if upload.info.length is None:
             await context.settle(upload.info, upload.info.offset)

@@ -122,6 +122,17 @@ class AppendBody:
         self._overflow: TusError | None = None
         self._ended = False
 
+    def watch(self, progress: Callable[[int], None]) -> None:
+        """Show it, too, the offset before which every byte of the upload is safe, from time to time."""
+        first = self._progress
+
+        def both(offset: int) -> None:
+            if first is not None:
+                first(offset)
+            progress(offset)
+
+        self._progress = both
+
     @property
     def failure(self) -> TusError | None:
         """Why the body ended early, to be raised once the store has kept what came."""

@@ -38,11 +38,11 @@ async def complete(context: Context, upload: Upload, head: Head, digest: bytes |
     when the bytes are not what was promised, and then the upload is gone; any other error leaves it FINISHING.
     """
     if upload.info.explicit or asks(context, upload.info.notes):
-        await _save_finishing(upload)
+        await _save_finishing(context, upload)
     try:
-        await upload.finish()
+        await context.timed("finish", upload.finish())
     except BaseException:  # also when the request is cancelled: all bytes being there must not pass for agreement
-        await _save_finishing(upload)
+        await _save_finishing(context, upload)
         raise
     notes = upload.info.notes
     if (noted := digests.noted(upload.info)) is not None:
@@ -54,7 +54,7 @@ async def complete(context: Context, upload: Upload, head: Head, digest: bytes |
             await remove(context, upload)
             raise UploadRejected(hook=answer)
     if upload.info.explicit:
-        await upload.save(replace(upload.info, state=State.COMPLETE, notes=notes))
+        await context.timed("save", upload.save(replace(upload.info, state=State.COMPLETE, notes=notes)))
     context.metrics.add(UPLOADS_FINISHED)
     if isinstance(upload.info.concat, Partial):
         context.completed.ring(upload.info.id)
@@ -63,11 +63,11 @@ async def complete(context: Context, upload: Upload, head: Head, digest: bytes |
     return answer
 
 
-async def _save_finishing(upload: Upload) -> None:
+async def _save_finishing(context: Context, upload: Upload) -> None:
     info = upload.info
     finishing = replace(info, explicit=True, state=State.FINISHING, length=info.offset if info.length is None else info.length)
     if finishing != info:
-        await upload.save(finishing)
+        await context.timed("save", upload.save(finishing))
 
 
 async def _verified(
@@ -108,7 +108,7 @@ async def remove(context: Context, upload: Upload) -> None:
         raise InternalError("the store cannot remove uploads")
     info = upload.info
     try:
-        await cast(Terminable, upload).terminate()
+        await context.timed("terminate", cast(Terminable, upload).terminate())
     except BaseException:
         await context.settle_anew(info, info.offset if info.length is None else info.length)
         raise

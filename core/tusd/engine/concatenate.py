@@ -93,8 +93,8 @@ async def _concatenate(context: Context, upload: Upload, concat: Final) -> None:
             length = plan_final(parts, context.policy)
             check_length(length, upload.info, context.policy)
             await context.reserve(upload.info, length or 0, upload.info.length or 0)
-            await upload.save(replace(upload.info, length=length, state=State.FINISHING))
-            await cast(Concatenable, upload).concatenate(parts)
+            await context.timed("save", upload.save(replace(upload.info, length=length, state=State.FINISHING)))
+            await context.timed("concatenate", cast(Concatenable, upload).concatenate(parts))
     except (RequestError, StateError, Full) as error:
         await remove(context, upload)
         error.info = None

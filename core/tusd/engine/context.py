@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from time import monotonic
 from types import TracebackType
+from typing import TypeVar
 
 from ..errors import Refused, TusError, UploadLocked, UploadNotFound
 from ..hooks import HookResponse
@@ -21,7 +22,9 @@ from ..storage import DataStore, Upload
 from .announce import Announcer
 from .background import Background, Bells
 from .body import Empty, Source
-from .figures import LOCK_HANDOVER, LOCK_WAIT
+from .figures import LOCK_HANDOVER, LOCK_WAIT, STORAGE_DURATION
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -122,15 +125,23 @@ class Context:
         """Hold an upload's lock. Raises `UploadLocked` when nobody lets go in time."""
         return _Hold(self.locker, upload_id, wanted, self.policy.lock_timeout, self.metrics)
 
+    async def timed(self, operation: str, call: Awaitable[T]) -> T:
+        """Await a call to the store, and count how long it took, also when it fails."""
+        began = monotonic()
+        try:
+            return await call
+        finally:
+            self.metrics.observe(STORAGE_DURATION, monotonic() - began, (operation,))
+
     async def info(self, upload_id: UploadId) -> UploadInfo:
         """What is known without the lock. Raises `UploadNotFound`, also for what has expired."""
-        info = await self.store.info(upload_id)
+        info = await self.timed("info", self.store.info(upload_id))
         check_alive(info, self.policy, utcnow())
         return info
 
     async def open(self, upload_id: UploadId, lease: Lease) -> Upload:
         """An upload under its lock. Raises `UploadNotFound`, also for what has expired."""
-        upload = await self.store.open(upload_id, lease)
+        upload = await self.timed("open", self.store.open(upload_id, lease))
         check_alive(upload.info, self.policy, utcnow())
         return upload
 

@@ -45,7 +45,7 @@ async def asked(
 
 async def created(context: Context, exchange: Exchange, info: UploadInfo, lease: Lease | None) -> Upload:
     """The upload in the store."""
-    upload = await context.store.create(info, lease)
+    upload = await context.timed("create", context.store.create(info, lease))
     context.metrics.add(UPLOADS_CREATED)
     if context.announcer.wants(PostCreate):
         context.announcer.tell(PostCreate(upload=upload.info, head=exchange.head), context.background)

@@ -1,4 +1,4 @@
-"""How a body gets on: told to its client, and to hooks, which may stop the upload."""
+"""How an upload gets on, told to hooks, which may stop it."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import asyncio
 
 from ..errors import UploadStopped
 from ..hooks import HookResponse, PostReceive
-from ..protocol.messages import Progress
 from ..storage import Upload
+from .body import AppendBody
 from .context import Context, Exchange
 
 
 class Reporter:
-    """Tells of one request's bytes as they become safe. As a context manager it lasts as long as they come."""
+    """Tells of one request's bytes as they become safe, for the time of the context."""
 
-    def __init__(self, context: Context, exchange: Exchange, upload: Upload) -> None:
+    def __init__(self, context: Context, exchange: Exchange, upload: Upload, body: AppendBody) -> None:
+        body.watch(self._saved)
         self._context = context
         self._exchange = exchange
         self._upload = upload
@@ -22,9 +23,8 @@ class Reporter:
         self._telling: list[asyncio.Task[None]] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def __enter__(self) -> Reporter:
+    def __enter__(self) -> None:
         self._wait()
-        return self
 
     def __exit__(self, *failure: object) -> None:
         assert self._timer is not None
@@ -33,11 +33,8 @@ class Reporter:
         if self._offset != self._told:
             self._tell()
 
-    def __call__(self, offset: int) -> None:
-        """Every byte before `offset` is safe."""
+    def _saved(self, offset: int) -> None:
         self._offset = offset
-        if self._exchange.interim is not None:
-            self._exchange.interim(Progress(offset))
 
     def _wait(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(self._context.policy.progress_interval, self._tick)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import nullcontext
 from time import monotonic
 
 from ..errors import (
@@ -48,13 +47,83 @@ async def receive(
 ) -> HookResponse | None:
     """Append the request's body, then finish the upload if all is there; only then raise what was wrong with the body."""
     try:
-        return await _receive(context, exchange, upload, request, room, lease, allowances)
-    except TusError as error:
-        _failed(context, exchange, upload.info, error)
+        plan = request.body
+        assert plan is not None
+        before = upload.info.offset
+        failure: TusError | None = None
+        digest: bytes | None = None
+        if plan.size != 0 or plan.checksum is not None:
+            reserve = await _reserving(context, upload, plan) if upload.info.length is None and context.limiters else None
+            body = _body(context, exchange, upload.info, plan, room, lease, allowances, reserve)
+            await _append(context, exchange, upload, plan, body)
+            failure, digest = body.failure, body.digest if before == 0 else None
+            if failure is None and body.whole and not await body.intact():
+                failure = ChecksumMismatch()
+        if isinstance(failure, UploadStopped):
+            await _stop(context, exchange, upload, failure)
+            raise failure
+        if failure is None and request.completes:
+            failure = _not_the_end(upload)
+        answer: HookResponse | None = None
+        if _ends(request.completes, upload, failure):
+            answer = await complete(context, upload, exchange.head, digest)
+        if isinstance(failure, UploadSizeExceeded) and request.completes is not None:
+            failure = await _overrun(context, upload, plan, failure)
+        if failure is not None:
+            raise failure
+        return answer
+    except Exception as error:
+        _failed(context, exchange, upload.info, error if isinstance(error, TusError) else InternalError())
         raise
-    except Exception:
-        _failed(context, exchange, upload.info, InternalError())
-        raise
+
+
+def _body(
+    context: Context,
+    exchange: Exchange,
+    info: UploadInfo,
+    plan: BodyPlan,
+    room: int,
+    lease: Lease,
+    allowances: Sequence[Allowance],
+    reserve: Callable[[int], Awaitable[None]] | None,
+) -> AppendBody:
+    interim = exchange.interim
+    return AppendBody(
+        exchange.source,
+        plan,
+        room if plan.limit is None else min(room, plan.limit),
+        lease,
+        context.pacing(allowances) if allowances else (),
+        digest=noted[0] if info.offset == 0 and (noted := digests.noted(info)) else None,
+        progress=None if interim is None else lambda offset: interim(Progress(offset)),
+        reserve=reserve,
+    )
+
+
+async def _append(context: Context, exchange: Exchange, upload: Upload, plan: BodyPlan, body: AppendBody) -> None:
+    """Let the store have the body, count what it stored, also when it fails, and tell how that gets on."""
+    metrics, before, began = context.metrics, upload.info.offset, monotonic()
+    waits = not exchange.source.arrived
+    if waits:
+        metrics.add(UPLOADS_ACTIVE, 1)
+        metrics.add(BYTES_IN_FLIGHT, plan.size or 0)
+    try:
+        if context.announcer.wants(PostReceive):
+            with Reporter(context, exchange, upload, body):
+                await upload.append(body)
+        else:
+            await upload.append(body)
+    finally:
+        info = upload.info
+        stored = info.offset - before
+        if waits:
+            metrics.add(UPLOADS_ACTIVE, -1)
+            metrics.add(BYTES_IN_FLIGHT, -(plan.size or 0))
+        metrics.add(BYTES_RECEIVED, stored)
+        metrics.observe(APPEND_SIZE, stored)
+        metrics.observe(APPEND_DURATION, monotonic() - began)
+        if info.length is None and context.limiters:  # room for a known length has been reserved before
+            await context.settle(info, info.offset)
 
 
 def _failed(context: Context, exchange: Exchange, info: UploadInfo, error: TusError) -> None:
@@ -65,89 +134,8 @@ def _failed(context: Context, exchange: Exchange, info: UploadInfo, error: TusEr
         context.announcer.tell(event, context.background)
 
 
-async def _receive(
-    context: Context,
-    exchange: Exchange,
-    upload: Upload,
-    request: Append | Create,
-    room: int,
-    lease: Lease,
-    allowances: Sequence[Allowance],
-) -> HookResponse | None:
-    plan = request.body
-    assert plan is not None
-    before = upload.info.offset
-    if plan.limit is not None:
-        room = min(room, plan.limit)
-    if plan.size != 0 or plan.checksum is not None:
-        reporter = Reporter(context, exchange, upload) if context.announcer.wants(PostReceive) else None
-        body = AppendBody(
-            exchange.source,
-            plan,
-            room,
-            lease,
-            context.pacing(allowances),
-            digest=noted[0] if before == 0 and (noted := digests.noted(upload.info)) else None,
-            progress=reporter or _teller(exchange),
-            reserve=await _reserving(context, upload, plan),
-        )
-        meter = _Meter(context, upload, plan)
-        try:
-            with reporter or nullcontext():
-                await upload.append(body)
-        finally:
-            await meter.end()
-        failure, digest = body.failure, body.digest if before == 0 else None
-        if failure is None and body.whole and not await body.intact():
-            failure = ChecksumMismatch()
-    else:
-        failure = digest = None
-    if isinstance(failure, UploadStopped):
-        await _stop(context, exchange, upload, failure)
-        raise failure
-    if failure is None and request.completes:
-        failure = _not_the_end(upload)
-    answer: HookResponse | None = None
-    if _ends(request.completes, upload, failure):
-        answer = await complete(context, upload, exchange.head, digest)
-    if isinstance(failure, UploadSizeExceeded) and request.completes is not None:
-        failure = await _overrun(context, upload, plan, failure)
-    if failure is not None:
-        raise failure
-    return answer
-
-
-class _Meter:
-    """Counts one append, also one that fails."""
-
-    __slots__ = ("_announced", "_before", "_began", "_context", "_upload")
-
-    def __init__(self, context: Context, upload: Upload, plan: BodyPlan) -> None:
-        self._context = context
-        self._upload = upload
-        self._before = upload.info.offset
-        self._announced = plan.size or 0
-        self._began = monotonic()
-        context.metrics.add(UPLOADS_ACTIVE, 1)
-        context.metrics.add(BYTES_IN_FLIGHT, self._announced)
-
-    async def end(self) -> None:
-        """No more bytes come. Room for a known length has been reserved before."""
-        metrics, info = self._context.metrics, self._upload.info
-        stored = info.offset - self._before
-        metrics.add(UPLOADS_ACTIVE, -1)
-        metrics.add(BYTES_IN_FLIGHT, -self._announced)
-        metrics.add(BYTES_RECEIVED, stored)
-        metrics.observe(APPEND_SIZE, stored)
-        metrics.observe(APPEND_DURATION, monotonic() - self._began)
-        if info.length is None and self._context.limiters:
-            await self._context.settle(info, info.offset)
-
-
 async def _reserving(context: Context, upload: Upload, plan: BodyPlan) -> Callable[[int], Awaitable[None]] | None:
-    """Reserve room for a body, if the upload's length is not known yet; or how to do it step by step, if the body's is not known either."""
-    if upload.info.length is not None or not context.limiters:
-        return None
+    """Reserve room for a body of an upload whose length is not known yet; or how to do it step by step, if the body's is not known either."""
     before = upload.info.offset
 
     async def reserve(size: int) -> None:
@@ -183,12 +171,6 @@ async def _overrun(context: Context, upload: Upload, plan: BodyPlan, failure: Up
         await remove(context, upload)
         failure.gone = True
     return failure
-
-
-def _teller(exchange: Exchange) -> Callable[[int], None] | None:
-    """Tells the client how its body gets on."""
-    interim = exchange.interim
-    return None if interim is None else lambda offset: interim(Progress(offset))
 
 
 def _not_the_end(upload: Upload) -> TusError | None:
