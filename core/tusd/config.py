@@ -245,6 +245,10 @@ class UploadsSection(Section):
     """How long after its last byte an unfinished upload is given up and removed; clients are told when. Not set: never."""
     expire_finished_after: Annotated[Duration | None, AfterValidator(_positive)] = None
     """How long after its last byte a finished upload is removed. Not set: never."""
+    sweep_interval: Annotated[Duration, Field(gt=0)] = 60
+    """How often uploads that have expired are looked for and removed; they are 404 before that already."""
+    remove_parts: bool = False
+    """Remove the parts of a final upload once it is complete."""
     extensions: Annotated[tuple[Extension, ...], AfterValidator(_once)] = tuple(Extension)
     """The extensions of tus that are offered, as far as the storage can do them. `[]`: none."""
     downloads: bool = True
@@ -382,6 +386,8 @@ class Config:
             max_metadata_size=uploads.max_metadata_size,
             expire_after=uploads.expire_after,
             expire_finished_after=uploads.expire_finished_after,
+            sweep_interval=uploads.sweep_interval,
+            remove_parts=uploads.remove_parts,
             progress_interval=uploads.progress_interval,
             lock_timeout=uploads.lock_timeout,
             concatenation_timeout=uploads.concatenation_timeout,

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import pytest
 from tests.engine.rig import FakeLimiter, FakeSource, Rig
 
 import tusd.engine.body
-from tusd.errors import LeaseLost, QuotaExceeded, StorageFull, StorageUnavailable, UnexpectedEof
-from tusd.model import State, UploadId
+from tusd.errors import LeaseLost, QuotaExceeded, StorageFull, StorageUnavailable, UnexpectedEof, UploadInterrupted
+from tusd.limiting import Allowance
+from tusd.model import State, UploadId, UploadInfo
+from tusd.protocol.messages import Head, Request
 
 UPLOAD = UploadId("upload")
 
@@ -162,3 +168,60 @@ async def test_a_creation_of_deferred_length_holds_what_came() -> None:
     assert rig.limiters[0].held == {created.info.id: 5}
     await rig.append(created.info.id, 5, b"5", length=6)
     assert rig.limiters[0].held == {created.info.id: 6}
+
+
+class _Forever:
+    """An allowance that lets nothing more pass."""
+
+    def __init__(self) -> None:
+        self.waiting = asyncio.Event()
+        self.cancelled = 0
+
+    async def bind(self, info: UploadInfo) -> None:
+        pass
+
+    async def spend(self, n: int) -> None:
+        self.waiting.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+
+
+def paced(rig: Rig) -> _Forever:
+    """A rig whose limiter lets no byte pass."""
+    allowance = _Forever()
+
+    @asynccontextmanager
+    async def admit(head: Head, request: Request) -> AsyncIterator[Allowance]:
+        yield allowance
+
+    rig.limiters[0].admit = admit  # type: ignore[method-assign]
+    return allowance
+
+
+async def test_a_body_that_is_slowed_down_lets_go_when_somebody_else_wants_the_upload() -> None:
+    rig = Rig(limits="A")
+    await rig.put(UPLOAD, b"01234", length=10)
+    allowance = paced(rig)
+    running = asyncio.create_task(rig.append(UPLOAD, 5, b"56", b"789"))
+    await allowance.waiting.wait()
+    async with asyncio.timeout(2):
+        assert (await rig.head(UPLOAD)).offset == 7, "what had come is kept"
+    with pytest.raises(UploadInterrupted):
+        await running
+    assert allowance.cancelled == 1
+
+
+async def test_a_cancelled_body_that_is_slowed_down_leaves_nothing_behind() -> None:
+    rig = Rig(limits="A")
+    await rig.put(UPLOAD, b"01234", length=10)
+    allowance = paced(rig)
+    running = asyncio.create_task(rig.append(UPLOAD, 5, b"56", b"789"))
+    await allowance.waiting.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert allowance.cancelled == 1
+    assert asyncio.all_tasks() == {asyncio.current_task()}

@@ -23,6 +23,7 @@ from .create import create
 from .figures import LIMITED
 from .inspect import inspect
 from .read import read
+from .sweep import Sweeper, sweeper_of
 from .terminate import terminate
 
 __all__ = ["Engine", "Exchange"]
@@ -75,6 +76,12 @@ class Engine:
 
     async def start(self, number: int = 0) -> None:
         """Begin the work that no request causes, in worker `number` of this host. Called once, before the first request."""
+        if (sweeper := sweeper_of(self._context)) is not None:
+            self._context.background.begin(sweeper.run(), "the sweeper")
+
+    def sweeper(self) -> Sweeper:
+        """For one sweep from the command line."""
+        return Sweeper(self._context, self.policy.sweep_interval, self.policy.remove_parts)
 
     async def close(self) -> None:
         """End that work, and wait for what goes on in the background: told events, concatenations. The caller sets the time-out by

@@ -121,9 +121,9 @@ class Context:
     closing: bool = False
     """Nothing more is waited for that depends on clients."""
 
-    def lock(self, upload_id: UploadId, wanted: Callable[[], None] = keep_on) -> _Hold:
-        """Hold an upload's lock. Raises `UploadLocked` when nobody lets go in time."""
-        return _Hold(self.locker, upload_id, wanted, self.policy.lock_timeout, self.metrics)
+    def lock(self, upload_id: UploadId, wanted: Callable[[], None] = keep_on, *, patience: float | None = None) -> _Hold:
+        """Hold an upload's lock. Raises `UploadLocked` when nobody lets go in time: `patience` seconds, or what the policy says."""
+        return _Hold(self.locker, upload_id, wanted, self.policy.lock_timeout if patience is None else patience, self.metrics)
 
     async def timed(self, operation: str, call: Awaitable[T]) -> T:
         """Await a call to the store, and count how long it took, also when it fails."""

@@ -50,6 +50,10 @@ class Policy:
     """Seconds after its last byte when an incomplete upload expires."""
     expire_finished_after: float | None = None
     """Seconds after its last byte when a complete upload expires."""
+    sweep_interval: float = 60
+    """Seconds between two looks at what has expired."""
+    remove_parts: bool = False
+    """Parts of a final upload are removed when it is complete."""
     progress_interval: float = 1
     """Seconds between two hook events that tell of an upload's progress."""
     lock_timeout: float = 20

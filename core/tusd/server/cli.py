@@ -82,6 +82,20 @@ def check(path: Path | None, connect: bool) -> None:
 
 
 @commands.command()
+@_config_option
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+def sweep(path: Path | None, dry_run: bool) -> None:
+    """Remove the uploads that have expired now, as a server does by itself from time to time."""
+    import asyncio
+
+    from ..registry import configure
+    from .sweeping import sweep
+
+    config, registry = configure(path)
+    asyncio.run(sweep(config, registry, config.server.run_directory, _say, dry_run=dry_run))
+
+
+@commands.command()
 @click.option("--json", "as_json", is_flag=True, help="As a JSON list.")
 def plugins(as_json: bool) -> None:
     """List the installed plugins."""
