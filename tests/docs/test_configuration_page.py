@@ -57,6 +57,7 @@ def kind(model: type[BaseModel], name: str) -> str:
         ("ListenTls", "mapping"),
         ("Listen", "listener, or list"),
         ("tuple", "list"),
+        ("list[", "list"),
         ("_workers", "number or `auto`"),
         ("parse_size", "size"),
         ("parse_duration", "duration"),

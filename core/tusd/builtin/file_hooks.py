@@ -1,0 +1,141 @@
+"""Hooks that are executables in a folder, as tusd has always run them.
+
+    <directory>/pre-create        is run for each pre-create event, in that folder
+
+It gets the event as JSON on stdin and `TUS_ID`, `TUS_SIZE`, `TUS_OFFSET` in its environment. Exit status 0: what it wrote to stdout, if
+anything, is its answer as JSON. Another status: the hook has failed. What it writes to stderr is the server's stderr.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from tusd import plugin
+from tusd.plugin import HookError, HookEvent, HookResponse
+
+_MOST_SHOWN = 200
+"""Characters of a failed hook's output that the log gets."""
+_READ = 64 << 10
+
+
+class FileHooks:
+    """Run executables in a folder, one for each event."""
+
+    api_version = 1
+
+    class Options(plugin.HookOptions):
+        """The block in `hooks:`."""
+
+        directory: Path = Path("./hooks")
+        """The folder; an executable in it that is named like an event gets that event."""
+        timeout: Annotated[plugin.Duration, Field(gt=0)] = 30
+        """How long one may run before it is killed, with all that it has started, and has failed."""
+        concurrency: Annotated[int, Field(ge=1)] = 16
+        """How many run at once in one worker; further events wait."""
+        size_limit: plugin.Size = 1 << 20
+        """The most that one may write to stdout."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    @plugin.hookimpl
+    @asynccontextmanager
+    async def open_hooks(self) -> AsyncIterator[plugin.Dispatcher]:
+        """Look for the executables; new ones are found at the next start or reload. Raises `OSError`."""
+        yield FileDispatcher(self.options, executables(self.options.directory))
+
+
+def executables(directory: Path) -> dict[str, Path]:
+    """Event -> its executable. Raises `OSError` for a folder that is not there, and for a file that cannot be run."""
+    if not directory.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "no such folder; make it, or set another directory", str(directory))
+    found = {}
+    for event in plugin.EVENTS:
+        path = directory.absolute() / event.name
+        if path.is_file():
+            if not os.access(path, os.X_OK):
+                raise PermissionError(errno.EACCES, "is not executable; chmod +x it, or take it away", str(path))
+            found[event.name] = path
+    return found
+
+
+class FileDispatcher(plugin.Dispatcher):
+    """Runs one process for each event."""
+
+    def __init__(self, options: FileHooks.Options, found: dict[str, Path]) -> None:
+        self.events = frozenset(event for event in plugin.EVENTS if event.name in found)
+        self._found = found
+        self._options = options
+        self._slots = asyncio.Semaphore(options.concurrency)
+
+    async def dispatch(self, event: HookEvent) -> HookResponse | None:
+        async with self._slots:
+            status, out = await self._run(self._found[event.name], event)
+        if status != 0:
+            said = out[:_MOST_SHOWN].decode("utf-8", "replace").strip()
+            raise HookError(f"{self._found[event.name]} ended with status {status}: {said}")
+        return plugin.decode_answer(out) if out.strip() else None
+
+    async def _run(self, path: Path, event: HookEvent) -> tuple[int, bytes]:
+        info = event.upload
+        environment = {**os.environ, "TUS_ID": info.id, "TUS_SIZE": str(info.length or 0), "TUS_OFFSET": str(info.offset)}
+        if isinstance(event, plugin.PreCreate):
+            environment["TUS_ID"] = ""
+        try:
+            process = await asyncio.create_subprocess_exec(
+                path, stdin=PIPE, stdout=PIPE, cwd=path.parent, env=environment, start_new_session=True
+            )
+        except OSError as error:
+            raise HookError(f"{path} cannot be run: {error.strerror}") from error
+        feeding = asyncio.create_task(_feed(process, plugin.encode_event(event)))
+        try:
+            async with asyncio.timeout(self._options.timeout):
+                out = await self._output(process, path)
+                return await process.wait(), out
+        except BaseException as error:
+            await _end(process)
+            if isinstance(error, TimeoutError):
+                raise HookError(f"{path} ran longer than {self._options.timeout:g} s and was killed") from None
+            raise
+        finally:
+            feeding.cancel()
+            await asyncio.wait({feeding})
+
+    async def _output(self, process: Process, path: Path) -> bytes:
+        assert process.stdout is not None
+        out = bytearray()
+        while piece := await process.stdout.read(_READ):
+            out += piece
+            if len(out) > self._options.size_limit:
+                raise HookError(f"{path} wrote more than {self._options.size_limit} bytes to stdout and was killed")
+        return bytes(out)
+
+
+async def _feed(process: Process, text: bytes) -> None:
+    """A hook need not read what it is told."""
+    assert process.stdin is not None
+    with suppress(ConnectionError):
+        process.stdin.write(text)
+        await process.stdin.drain()
+        process.stdin.close()
+        await process.stdin.wait_closed()
+
+
+async def _end(process: Process) -> None:
+    """Kill a hook and what it has started: they are a process group of their own."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
+    transport = getattr(process, "_transport", None)  # asyncio leaves pipes open that a child of the hook has inherited
+    if transport is not None:
+        transport.close()

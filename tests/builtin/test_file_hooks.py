@@ -1,0 +1,289 @@
+"""File hooks: real scripts, good and bad."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
+
+import pytest
+from multidict import CIMultiDict
+
+from tusd.builtin.file_hooks import FileDispatcher, FileHooks, executables
+from tusd.errors import StartError
+from tusd.hooks import EVENTS, HookEvent, HookResponse, PostFinish, PreCreate, PreFinish
+from tusd.model import Metadata, UploadId, UploadInfo
+from tusd.plugin import HookError
+from tusd.protocol.messages import Head
+from tusd.testing.server import ServerProcess
+
+Start = Callable[..., ServerProcess]
+HEAD = Head(
+    "POST", "/files/", CIMultiDict({"x-request-id": "r1", "Host": "up.example"}), "10.0.0.9", peer_port=51544, client="10.0.0.9"
+)
+INFO = UploadInfo(id=UploadId("abc"), length=12, offset=5, metadata=Metadata({"name": "Grüße\n\"'".encode()}))
+PAGE = Path(__file__).parents[2] / "docs" / "howto" / "file-hooks.md"
+
+
+def script(directory: Path, name: str, text: str, interpreter: str = "/bin/sh") -> Path:
+    directory.mkdir(exist_ok=True)
+    path = directory / name
+    path.write_text(f"#!{interpreter}\n{text}")
+    path.chmod(0o755)
+    return path
+
+
+def alive(directory: Path) -> list[str]:
+    """What still runs of a hook that wrote its `pid`, and of what it has started. The dead that nobody has buried do not count."""
+    group, found = (directory / "pid").read_text().strip(), []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(") ")[2].split()
+            if fields[2] == group and fields[0] not in "ZX":
+                found.append(stat.parent.name)
+    return found
+
+
+async def none_alive(directory: Path) -> None:
+    """A killed process ends a moment later."""
+    async with asyncio.timeout(3):
+        while alive(directory):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+def dispatcher(directory: Path, **options: object) -> FileDispatcher:
+    return FileDispatcher(FileHooks.Options(directory=directory, **options), executables(directory))  # type: ignore[arg-type]
+
+
+def event(kind: type[HookEvent] = PreCreate) -> HookEvent:
+    return kind(upload=INFO, head=HEAD)
+
+
+async def test_it_gets_the_event_as_go_tells_it(tmp_path: Path) -> None:
+    script(tmp_path, "post-finish", 'cat > told; echo "$TUS_ID $TUS_SIZE $TUS_OFFSET $PWD" > env')
+    assert await dispatcher(tmp_path).dispatch(event(PostFinish)) is None
+    told = json.loads((tmp_path / "told").read_text())
+    assert re.fullmatch("[0-9a-f]{32}", told.pop("DeliveryID"))
+    assert told == {
+        "Type": "post-finish",
+        "Event": {
+            "Upload": {
+                "ID": "abc",
+                "Size": 12,
+                "SizeIsDeferred": False,
+                "Offset": 5,
+                "MetaData": {"name": "Grüße\n\"'"},
+                "IsPartial": False,
+                "IsFinal": False,
+                "PartialUploads": None,
+                "Storage": None,
+            },
+            "HTTPRequest": {
+                "Method": "POST",
+                "URI": "/files/",
+                "RemoteAddr": "10.0.0.9:51544",
+                "Header": {"X-Request-Id": ["r1"], "Host": ["up.example"]},
+            },
+        },
+    }
+    assert (tmp_path / "env").read_text() == f"abc 12 5 {tmp_path}\n"
+
+
+async def test_an_upload_that_does_not_exist_yet_has_no_id(tmp_path: Path) -> None:
+    script(tmp_path, "pre-create", 'cat > told; echo "[$TUS_ID]" > env')
+    await dispatcher(tmp_path).dispatch(event())
+    assert json.loads((tmp_path / "told").read_text())["Event"]["Upload"]["ID"] == ""
+    assert (tmp_path / "env").read_text() == "[]\n"
+
+
+async def test_what_it_writes_is_its_answer(tmp_path: Path) -> None:
+    answer = {
+        "RejectUpload": True,
+        "httpresponse": {"statuscode": 403, "Header": {"X-A": "1"}, "Body": "no"},
+        "ChangeFileInfo": {
+            "ID": "other",
+            "MetaData": {"a": "ü"},
+            "Storage": {"Path": "x"},
+            "MaxSize": 9,
+            "ExpireAfter": 60,
+            "Notes": {"n": "1"},
+        },
+        "Unknown": [1],
+    }
+    script(tmp_path, "pre-create", f"cat >/dev/null; cat <<'END'\n{json.dumps(answer)}\nEND")
+    found = await dispatcher(tmp_path).dispatch(event())
+    assert isinstance(found, HookResponse)
+    assert (found.reject, found.status, found.headers, found.body) == (True, 403, {"X-A": "1"}, "no")
+    assert found.change is not None
+    assert (found.change.id, found.change.storage, found.change.max_length) == ("other", {"Path": "x"}, 9)
+    assert found.change.metadata == Metadata({"a": "ü".encode()})
+    assert (found.change.expire_after, found.change.notes) == (60, {"n": "1"})
+
+
+@pytest.mark.parametrize("text", ["true", "exit 0", "exec cat >/dev/null", "echo"])
+async def test_it_need_not_read_or_answer(tmp_path: Path, text: str) -> None:
+    script(tmp_path, "pre-create", text)
+    big = replace(INFO, metadata=Metadata({"big": b"x" * 300_000}))  # more than a pipe holds
+    assert await dispatcher(tmp_path).dispatch(PreCreate(upload=big, head=HEAD)) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("echo out of order; exit 3", "ended with status 3: out of order"),
+        ("kill -9 $$", "ended with status -9"),
+        ("echo '{'", "not JSON"),
+        ("echo '[]'", "answer is a list, not an object"),
+        ("""echo '{"RejectUpload": "yes"}'""", "RejectUpload is text, not true or false"),
+        ("""echo '{"HTTPResponse": {"StatusCode": "4"}}'""", "StatusCode is text, not a whole number"),
+        ("""echo '{"ChangeFileInfo": {"MetaData": {"a": 1}}}'""", "MetaData.a is a whole number, not text"),
+        ("""echo '{"ChangeFileInfo": {"MetaData": {"a b": "1"}}}'""", "the metadata key 'a b'"),
+        ("""echo '{"ChangeFileInfo": {"ExpiresAt": "tomorrow"}}'""", "ExpiresAt is not a time"),
+        ("head -c 20000 /dev/zero; sleep 60", "wrote more than 10000 bytes"),
+        ("sleep 60", "ran longer than 1 s"),
+        ("sleep 60 & wait", "ran longer than 1 s"),
+        ("sleep 60 & exit 0", "ran longer than 1 s"),
+    ],
+)
+async def test_what_is_no_answer_is_a_failure(tmp_path: Path, text: str, message: str) -> None:
+    script(tmp_path, "pre-create", f"echo $$ > pid\n{text}")
+    began = time.monotonic()
+    with pytest.raises(HookError, match=re.escape(message)):
+        await dispatcher(tmp_path, timeout=1, size_limit=10_000).dispatch(event())
+    assert time.monotonic() - began < 10
+    await none_alive(tmp_path)
+
+
+async def test_what_is_no_program_is_a_failure(tmp_path: Path) -> None:
+    path = script(tmp_path, "pre-create", "", interpreter="/nowhere/python")
+    with pytest.raises(HookError, match="cannot be run"):
+        await dispatcher(tmp_path).dispatch(event())
+    path.unlink()
+
+
+async def test_a_cancelled_event_leaves_no_process(tmp_path: Path) -> None:
+    script(tmp_path, "pre-create", "echo $$ > pid; sleep 60")
+    task = asyncio.create_task(dispatcher(tmp_path).dispatch(event()))
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await none_alive(tmp_path)
+
+
+async def test_so_many_run_at_once_and_no_more(tmp_path: Path) -> None:
+    script(tmp_path, "pre-create", "echo b >> log; sleep 0.2; echo e >> log")
+    hooks = dispatcher(tmp_path, concurrency=2)
+    await asyncio.gather(*(hooks.dispatch(event()) for _ in range(6)))
+    running = most = 0
+    for line in (tmp_path / "log").read_text().split():
+        running += 1 if line == "b" else -1
+        most = max(most, running)
+    assert (running, most) == (0, 2)
+
+
+async def test_it_wants_what_is_there(tmp_path: Path) -> None:
+    script(tmp_path, "pre-create", "")
+    script(tmp_path, "pre-finish", "")
+    script(tmp_path, "README", "")
+    assert dispatcher(tmp_path).events == {PreCreate, PreFinish}
+    for kind in EVENTS:
+        script(tmp_path, kind.name, "")
+    assert dispatcher(tmp_path).events == set(EVENTS)
+
+
+def test_a_folder_or_file_that_cannot_be_used_ends_the_start(tmp_path: Path, tusd_server: Start) -> None:
+    config = {"hooks": [{"use": "file", "directory": str(tmp_path / "hooks")}]}
+    for expected in ("no such folder", "is not executable; chmod"):
+        with pytest.raises(AssertionError, match=expected):
+            tusd_server(config)
+        script(tmp_path / "hooks", "pre-create", "").chmod(0o644)
+    assert issubclass(StartError, Exception)
+
+
+def ask(server: ServerProcess, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[HTTPResponse, str]:
+    connection = HTTPConnection(server.host, server.port, timeout=20)
+    try:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request(
+            method, path, body, {"Tus-Resumable": "1.0.0", "Content-Type": "application/offset+octet-stream", **named}
+        )
+        answer = connection.getresponse()
+        return answer, answer.read().decode()
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_the_hook_of_the_page_in_a_server(tmp_path: Path, tusd_server: Start, loop: str) -> None:
+    (code,) = re.findall(r'```sh title="pre-create"\n#!/bin/sh\n(.*?)```', PAGE.read_text(), re.DOTALL)
+    script(tmp_path / "hooks", "pre-create", code)
+    script(tmp_path / "hooks", "post-finish", "cat > finished.$TUS_ID.tmp && mv finished.$TUS_ID.tmp finished.$TUS_ID")
+    server = tusd_server({"server": {"loop": loop}, "hooks": [{"use": "file", "directory": str(tmp_path / "hooks")}]})
+    refused, text = ask(server, "POST", "/files/", b"hello", Upload_Length="5")
+    assert (refused.status, text) == (422, "a file name is needed")
+    taken, _ = ask(server, "POST", "/files/", b"hello", Upload_Length="5", Upload_Metadata="filename YQ==")
+    assert taken.status == 201
+    told = tmp_path / "hooks" / f"finished.{(taken.getheader('Location') or '').rpartition('/')[2]}"
+    deadline = time.monotonic() + 10
+    while not told.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert json.loads(told.read_text())["Event"]["Upload"]["Offset"] == 5
+    assert server.stop() == 0
+
+
+def test_pre_finish_is_honest(tmp_path: Path, tusd_server: Start) -> None:
+    """A hook that fails never passes for one that agrees: the upload is not complete until it succeeds."""
+    script(tmp_path / "hooks", "pre-finish", "echo run >> runs; test -e healthy")
+    server = tusd_server({"hooks": [{"use": "file", "directory": str(tmp_path / "hooks")}]})
+    answer, _ = ask(server, "POST", "/files/", b"hello", Upload_Length="5")
+    assert answer.status == 500
+    path = "/files/" + (answer.getheader("Location") or "").rpartition("/")[2]
+    assert ask(server, "HEAD", path)[0].status == 423
+    assert ask(server, "GET", path)[0].status == 409
+    (tmp_path / "hooks" / "healthy").touch()
+    assert ask(server, "HEAD", path)[0].status == 200
+    assert ask(server, "GET", path)[1] == "hello"
+    assert (tmp_path / "hooks" / "runs").read_text().count("run") == 3
+
+
+def test_post_receive_stops_an_upload(tmp_path: Path, tusd_server: Start) -> None:
+    script(
+        tmp_path / "hooks",
+        "post-receive",
+        """cat >/dev/null; echo '{"StopUpload": true, "HTTPResponse": {"StatusCode": 409, "Body": "enough"}}'""",
+    )
+    server = tusd_server(
+        {"uploads": {"progress_interval": "100ms"}, "hooks": [{"use": "file", "directory": str(tmp_path / "hooks")}]}
+    )
+    created, _ = ask(server, "POST", "/files/", Upload_Length="1000000", Content_Type="text/plain")
+    path = "/files/" + (created.getheader("Location") or "").rpartition("/")[2]
+    connection = HTTPConnection(server.host, server.port, timeout=20)
+    connection.putrequest("PATCH", path)
+    for name, value in {"Tus-Resumable": "1.0.0", "Upload-Offset": "0", "Content-Length": "1000000"}.items():
+        connection.putheader(name, value)
+    connection.putheader("Content-Type", "application/offset+octet-stream")
+    connection.endheaders(b"x" * 500_000)
+    answer = connection.getresponse()
+    assert (answer.status, answer.read()) == (409, b"enough")
+    connection.close()
+    assert ask(server, "HEAD", path)[0].status == 404
+
+
+def test_a_hook_that_hangs_holds_no_other_upload(tmp_path: Path, tusd_server: Start) -> None:
+    script(tmp_path / "hooks", "pre-create", "grep -q slow && sleep 5; exit 0")
+    server = tusd_server({"hooks": [{"use": "file", "directory": str(tmp_path / "hooks")}]})
+    slow = HTTPConnection(server.host, server.port, timeout=20)
+    slow.request("POST", "/files/", headers={"Tus-Resumable": "1.0.0", "Upload-Length": "5", "Upload-Metadata": "slow"})
+    began = time.monotonic()
+    assert ask(server, "POST", "/files/", b"hello", Upload_Length="5")[0].status == 201
+    assert time.monotonic() - began < 3
+    slow.close()
