@@ -95,6 +95,14 @@ async def test_it_gets_the_event_as_go_tells_it(tmp_path: Path) -> None:
     assert (tmp_path / "env").read_text() == f"abc 12 5 {tmp_path}\n"
 
 
+@pytest.mark.parametrize("reading", ["cat", "cat /dev/stdin", "cat - < /dev/stdin", "head -c 1000000"])
+async def test_it_reads_stdin_as_it_likes(tmp_path: Path, reading: str) -> None:
+    script(tmp_path, "post-finish", f"{reading} > told")
+    big = replace(INFO, metadata=Metadata({"big": b"x" * 300_000}))  # more than a pipe holds
+    await dispatcher(tmp_path).dispatch(PostFinish(upload=big, head=HEAD))
+    assert json.loads((tmp_path / "told").read_text())["Event"]["Upload"]["MetaData"] == {"big": "x" * 300_000}
+
+
 async def test_an_upload_that_does_not_exist_yet_has_no_id(tmp_path: Path) -> None:
     script(tmp_path, "pre-create", 'cat > told; echo "[$TUS_ID]" > env')
     await dispatcher(tmp_path).dispatch(event())

@@ -12,11 +12,12 @@ import asyncio
 import errno
 import os
 import signal
+import tempfile
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated
 
 from pydantic import Field
 
@@ -92,12 +93,12 @@ class FileDispatcher(plugin.Dispatcher):
         if isinstance(event, plugin.PreCreate):
             environment["TUS_ID"] = ""
         try:
-            process = await asyncio.create_subprocess_exec(
-                path, stdin=PIPE, stdout=PIPE, cwd=path.parent, env=environment, start_new_session=True
-            )
+            with _as_file(plugin.encode_event(event)) as stdin:
+                process = await asyncio.create_subprocess_exec(
+                    path, stdin=stdin, stdout=PIPE, cwd=path.parent, env=environment, start_new_session=True
+                )
         except OSError as error:
             raise HookError(f"{path} cannot be run: {error.strerror}") from error
-        feeding = asyncio.create_task(_feed(process, plugin.encode_event(event)))
         try:
             async with asyncio.timeout(self._options.timeout):
                 out = await self._output(process, path)
@@ -107,9 +108,6 @@ class FileDispatcher(plugin.Dispatcher):
             if isinstance(error, TimeoutError):
                 raise HookError(f"{path} ran longer than {self._options.timeout:g} s and was killed") from None
             raise
-        finally:
-            feeding.cancel()
-            await asyncio.wait({feeding})
 
     async def _output(self, process: Process, path: Path) -> bytes:
         assert process.stdout is not None
@@ -121,14 +119,17 @@ class FileDispatcher(plugin.Dispatcher):
         return bytes(out)
 
 
-async def _feed(process: Process, text: bytes) -> None:
-    """A hook need not read what it is told."""
-    assert process.stdin is not None
-    with suppress(ConnectionError):
-        process.stdin.write(text)
-        await process.stdin.drain()
-        process.stdin.close()
-        await process.stdin.wait_closed()
+def _as_file(text: bytes) -> IO[bytes]:
+    """A nameless file in memory that holds the text: a hook may read it, or not, and open `/dev/stdin`, which asyncio's own
+    sockets do not allow."""
+    file: IO[bytes] = os.fdopen(os.memfd_create("event"), "w+b") if hasattr(os, "memfd_create") else tempfile.TemporaryFile()
+    try:
+        file.write(text)
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 async def _end(process: Process) -> None:
