@@ -485,6 +485,18 @@ class HookError(InternalError):
     code = "ERR_HOOK_FAILED"
     message = "a hook of this server failed"
 
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        permanent: bool = False,
+        info: UploadInfo | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, info=info, retry_after=retry_after)
+        self.permanent = permanent
+        """Telling the same again will not help: whoever was told has said that it will never take it."""
+
 
 class StartError(Exception):
     """The server cannot start. One line: where, what, and the cure."""

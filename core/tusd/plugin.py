@@ -366,6 +366,8 @@ class HookOptions(Options):
 
     events: list[EventName] | None = None
     """The events that this dispatcher gets; none given: those that its object wants."""
+    forward_headers: list[str] = []
+    """Headers of the client's request that a dispatcher which sends requests of its own repeats in them, such as Authorization."""
 
     @property
     def wanted(self) -> frozenset[type[HookEvent]]:
