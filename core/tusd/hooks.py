@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from .model import Metadata, UploadId, UploadInfo
@@ -86,23 +87,26 @@ class HookEvent:
 _RESPONSE = frozenset({"status", "headers", "body"})
 
 
-class _NoHeaders:
-    """The headers of no request."""
+class Fields:
+    """Header fields that no socket brought: `protocol.messages.Headers` of some names and values."""
+
+    def __init__(self, fields: Iterable[tuple[str, str]] = ()) -> None:
+        self._fields = tuple(fields)
 
     def get(self, key: str, /) -> str | None:
-        return None
+        return next(iter(self.getall(key, [])), None)
 
     def getall(self, key: str, default: list[str], /) -> list[str]:
-        return default
+        return [value for name, value in self._fields if name.lower() == key.lower()] or default
 
     def __contains__(self, key: object, /) -> bool:
-        return False
+        return isinstance(key, str) and bool(self.getall(key, []))
 
     def items(self) -> Iterable[tuple[str, str]]:
-        return ()
+        return self._fields
 
 
-NO_REQUEST = Head("", "", _NoHeaders())
+NO_REQUEST = Head("", "", Fields())
 """The `head` of events that the server itself causes, such as an expiry."""
 
 
@@ -233,14 +237,35 @@ class Dispatcher(ABC):
         """Ask or tell. None: nothing to say. Raises `HookError` when nobody could be asked or the answer cannot be used."""
 
 
+KEPT = frozenset[type[HookEvent]]({PostCreate, PostFinish, PostFail, PostTerminate, PostExpire})
+"""The events that an outbox keeps until they are delivered. Of progress, only the latest matters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """How the events of a dispatcher are kept until they are delivered."""
+
+    folder: Path
+    headers: frozenset[str]
+    """Names of the request's headers that are kept with them, in lower case."""
+    patience: float
+    """Seconds after which what fails again and again is set aside."""
+
+
 class Subscriber(Dispatcher):
     """A dispatcher with what its entry in the configuration says of it."""
 
-    def __init__(self, inner: Dispatcher, label: str, events: Iterable[str] | None = None) -> None:
+    def __init__(
+        self, inner: Dispatcher, label: str, events: Iterable[str] | None = None, keeping: Keeping | None = None
+    ) -> None:
         self.inner = inner
         self.label = label
         """What logs call it: `hooks[1]:http`."""
         self.events = inner.events if events is None else frozenset(one for one in inner.events if one.name in events)
+        self.keeping = keeping
+        """None: it is told of events once, as well as that goes."""
+        self.kept = self.events & KEPT if keeping is not None else frozenset[type[HookEvent]]()
+        """The events that are kept."""
 
     async def dispatch(self, event: HookEvent) -> HookResponse | None:
         return await self.inner.dispatch(event)

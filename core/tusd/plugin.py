@@ -103,6 +103,7 @@ from .metrics import Metrics
 from .model import Final, Metadata, Metric, Partial, Scope, State, UploadId, UploadInfo, utcnow
 from .protocol.messages import Head, Request, Response
 from .storage import Atomic, Body, Capability, Concatenable, DataStore, Listable, Readable, Terminable, Upload
+from .threads import in_thread
 from .wrapping import WrappedStore, WrappedUpload
 
 __all__ = [
@@ -177,6 +178,7 @@ __all__ = [
     "event_as_json",
     "headers_of",
     "hookimpl",
+    "in_thread",
     "open_hooks",
     "open_limiting",
     "open_locking",
@@ -365,9 +367,15 @@ class HookOptions(Options):
     """The base of the `Options` of plugins for `hooks:`. The core reads these fields."""
 
     events: list[EventName] | None = None
-    """The events that this dispatcher gets; none given: those that its object wants."""
+    """The events that it gets; not set: those that it can have at all (`file`), or the classic ones (all others)."""
     forward_headers: list[str] = []
-    """Headers of the client's request that a dispatcher which sends requests of its own repeats in them, such as Authorization."""
+    """Headers of the client's request that are repeated in requests to the hook, and kept with events in an outbox, such as Authorization."""
+    delivery: Literal["best-effort", "at-least-once"] = "best-effort"
+    """at-least-once: post events, except post-receive, are kept on disk until they are delivered, whatever happens to the server."""
+    outbox: Path = Path("./outbox")
+    """The folder that they are kept in, with at-least-once; of this entry alone."""
+    give_up_after: Annotated[Duration, Field(gt=0)] = 259200
+    """How long it is tried to deliver one; then it is parked, and `tusd hooks` can retry or drop it."""
 
     @property
     def wanted(self) -> frozenset[type[HookEvent]]:

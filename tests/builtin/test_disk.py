@@ -1,11 +1,8 @@
 from __future__ import annotations
 
-import asyncio
 import errno
 import fcntl
 import os
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -122,32 +119,6 @@ class TestCopyPiece:
         with (tmp_path / "a").open("rb") as source, (tmp_path / "b").open("wb") as target:
             with pytest.raises(OSError, match="No space"):
                 disk.copy_piece(source.fileno(), target.fileno(), 5, 0, 0)
-
-
-class TestInThread:
-    async def test_it_hands_back_results_and_errors(self) -> None:
-        def fails() -> None:
-            raise OSError(errno.EIO, "x")
-
-        assert await disk.in_thread(lambda: 5) == 5
-        with pytest.raises(OSError, match="x"):
-            await disk.in_thread(fails)
-
-    async def test_a_cancelled_caller_waits_and_hears_of_the_cancellation(self) -> None:
-        begun, ended = threading.Event(), threading.Event()
-
-        def fails() -> None:
-            begun.set()
-            time.sleep(0.1)
-            ended.set()
-            raise OSError(errno.EIO, "x")
-
-        task = asyncio.create_task(disk.in_thread(fails))
-        await asyncio.to_thread(begun.wait)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert ended.is_set()
 
 
 class TestPair:

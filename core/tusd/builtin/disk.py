@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import sys
@@ -10,7 +9,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 try:
     import fcntl
@@ -19,28 +17,11 @@ except ImportError as error:
         "file storage needs a Unix system (pwrite, flock); here, write `storage: {use: memory}`, for tests"
     ) from error
 
-T = TypeVar("T")
-
 READ_PIECE = 512 << 10
 _MAKE_FOLDER_TRIES = 1000
 """A folder may be removed, empty, by another upload's end while this one is being created in it."""
 _NO_COPY_RANGE = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
 """Why copy_file_range(2) declines files that plain reads and writes can copy; EPERM is what seccomp filters answer."""
-
-
-async def in_thread(work: Callable[[], T]) -> T:
-    """Do `work` in a thread. A caller that is cancelled waits for it to end, however often it is cancelled."""
-    future = asyncio.get_running_loop().run_in_executor(None, work)
-    cancelled: asyncio.CancelledError | None = None
-    while not future.done():
-        try:
-            await asyncio.wait([future])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        future.exception()  # seen: what ends the request is the cancellation
-        raise cancelled
-    return future.result()
 
 
 class NewFile:

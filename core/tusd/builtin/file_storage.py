@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Literal
 
 from tusd import plugin
-from tusd.plugin import Lease, State, UploadId, UploadInfo
+from tusd.plugin import Lease, State, UploadId, UploadInfo, in_thread
 
 from . import sidecar
-from .disk import READ_PIECE, Directory, NewFile, copy_piece, fsync, in_thread
+from .disk import READ_PIECE, Directory, NewFile, copy_piece, fsync
 from .known import Known, measured
 
 Fsync = Literal["never", "finish", "append"]

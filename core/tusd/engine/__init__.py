@@ -20,6 +20,7 @@ from .announce import Announcer
 from .append import append
 from .context import Context, Exchange
 from .create import create
+from .deliver import deliverers_of
 from .figures import LIMITED
 from .inspect import inspect
 from .read import read
@@ -75,9 +76,13 @@ class Engine:
         return _limited(self, exchange) if self.limiters else _Free(self, exchange)
 
     async def start(self, number: int = 0) -> None:
-        """Begin the work that no request causes, in worker `number` of this host. Called once, before the first request."""
+        """Begin the work that no request causes, in worker `number` of this host. Called once, before the first request. Raises
+        `StartError`."""
         if (sweeper := sweeper_of(self._context)) is not None:
             self._context.background.begin(sweeper.run(), "the sweeper")
+        for deliverer in deliverers_of(self._context):
+            await deliverer.open()
+            self._context.background.begin(deliverer.run(), "an outbox")
 
     def sweeper(self) -> Sweeper:
         """For one sweep from the command line."""

@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from ..errors import HookError, InvalidId, TusError
-from ..hooks import Changes, Dispatcher, HookEvent, HookResponse
+from ..hooks import Changes, Dispatcher, HookEvent, HookResponse, Subscriber
 from ..metrics import Metrics
 from ..model import UploadId, UploadInfo
 from ..protocol import digests
 from ..protocol.rules import EXPIRE_AFTER, EXPIRE_FINISHED_AFTER
 from ..protocol.urls import checked_id
+from ..threads import in_thread
 from .background import Background
 from .figures import HOOK_ANSWERS_IGNORED, HOOK_DURATION, HOOK_ERRORS, HOOK_INVOCATIONS
+from .outbox import Outbox
 
 logger = logging.getLogger("tusd.hooks")
 
@@ -26,6 +30,18 @@ _MOST_WAITING = 10_000
 _BLANK = HookResponse()
 _FORBIDDING = ("reject", "stop")
 _CORE_NOTES = frozenset({digests.KEY, EXPIRE_AFTER, EXPIRE_FINISHED_AFTER})
+
+
+Receipt = tuple[Outbox, Path]
+"""Where an event is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keeper:
+    """A dispatcher whose events are kept until it has been told."""
+
+    subscriber: Subscriber
+    outbox: Outbox
 
 
 class Announcer:
@@ -38,6 +54,12 @@ class Announcer:
         self._lines: dict[tuple[int, UploadId], asyncio.Task[None]] = {}
         """Dispatcher and upload -> the last event that is being told: events of one upload go one after another."""
         self._waiting = [0] * len(self._dispatchers)
+        self.keepers = tuple(
+            Keeper(one, Outbox(one.keeping.folder, one.keeping.headers))
+            for one in dispatchers
+            if isinstance(one, Subscriber) and one.keeping is not None
+        )
+        """Where the events of those dispatchers are that keep them until they have been told."""
 
     @property
     def silent(self) -> bool:
@@ -47,6 +69,36 @@ class Announcer:
     def wants(self, kind: type[HookEvent]) -> bool:
         """Whether anybody wants such events; others need not be built."""
         return kind in self._wanted
+
+    def keeps(self, kind: type[HookEvent]) -> bool:
+        """Whether such events are kept on disk, before they happen, until they are delivered."""
+        return any(kind in keeper.subscriber.kept for keeper in self.keepers)
+
+    async def keep(self, event: HookEvent) -> list[Receipt]:
+        """Keep what is about to happen to an upload, under its lock, for all dispatchers that want it so. Hand the result to `tell`.
+        Raises `HookError`."""
+        found = []
+        for keeper in self.keepers:
+            if type(event) in keeper.subscriber.kept:
+                outbox = keeper.outbox
+                try:
+                    found.append((outbox, await in_thread(partial(outbox.put, event))))
+                except OSError as error:
+                    raise HookError(f"the outbox {outbox.folder} cannot keep {event.name}: {error.strerror}") from error
+        return found
+
+    async def withdraw(self, upload: UploadInfo, kind: type[HookEvent]) -> None:
+        """What was kept of an upload will not happen. Raises `HookError`."""
+        for keeper in self.keepers:
+            if kind in keeper.subscriber.kept:
+                try:
+                    await in_thread(partial(keeper.outbox.withdraw, upload, kind))
+                except OSError as error:
+                    raise HookError(f"the outbox {keeper.outbox.folder} cannot be changed: {error.strerror}") from error
+
+    async def deliver(self, keeper: Keeper, event: HookEvent) -> None:
+        """Tell a dispatcher of what was kept for it. Raises `HookError`."""
+        await self._dispatch(keeper.subscriber, event)
 
     async def ask(self, event: HookEvent) -> HookResponse | None:
         """The merged answer: each dispatcher sees what the ones before it changed, the first refusal ends it, later headers win.
@@ -66,14 +118,20 @@ class Announcer:
         return merged
 
     def tell(
-        self, event: HookEvent, background: Background, heard: Callable[[HookResponse], None] | None = None
+        self,
+        event: HookEvent,
+        background: Background,
+        heard: Callable[[HookResponse], None] | None = None,
+        kept: Sequence[Receipt] = (),
     ) -> list[asyncio.Task[None]]:
         """Dispatch in the background, to each dispatcher after what it was told of this upload before; a failure is logged.
 
-        `heard` gets the answers of events that honour any. Returns what goes on now."""
+        `heard` gets the answers of events that honour any. What is `kept` is delivered from there. Returns what goes on now."""
+        for outbox, path in kept:
+            outbox.happened(path)
         tasks = []
         for number, dispatcher in enumerate(self._dispatchers):
-            if type(event) not in dispatcher.events:
+            if type(event) not in dispatcher.events or _is_kept(dispatcher, event):
                 continue
             if self._waiting[number] >= _MOST_WAITING:
                 self._metrics.add(HOOK_ERRORS, labels=(event.name,))
@@ -149,6 +207,10 @@ class Announcer:
             answer = HookResponse(**{name: getattr(answer, name) for name in given & counts})
         _check(event, answer)
         return answer
+
+
+def _is_kept(dispatcher: Dispatcher, event: HookEvent) -> bool:
+    return isinstance(dispatcher, Subscriber) and type(event) in dispatcher.kept
 
 
 def changed(info: UploadInfo, change: Changes) -> UploadInfo:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
 from ..errors import DigestMismatch, FinishPending, InternalError, TusError, UploadRejected
-from ..hooks import HookResponse, PostFinish, PreFinish
+from ..hooks import HookEvent, HookResponse, PostFinish, PreFinish
 from ..model import Partial, State, UploadInfo
 from ..protocol import digests
 from ..protocol.messages import Algorithm, Checksum, Head
 from ..storage import Readable, Terminable, Upload
+from .announce import Receipt
 from .body import new_hash
 from .context import Context
 from .figures import UPLOADS_FINISHED
@@ -26,8 +27,9 @@ def all_sent(info: UploadInfo) -> bool:
 
 
 def asks(context: Context, notes: Mapping[str, str]) -> bool:
-    """Whether an upload of which all was sent is not complete yet: a hook has to agree, or its digest is to be computed."""
-    return context.announcer.wants(PreFinish) or digests.KEY in notes
+    """Whether an upload of which all was sent is not complete yet: a hook has to agree, its digest is to be computed, or what is told of
+    it then is to be safe first."""
+    return context.announcer.wants(PreFinish) or context.announcer.keeps(PostFinish) or digests.KEY in notes
 
 
 async def complete(context: Context, upload: Upload, head: Head, digest: bytes | None = None) -> HookResponse | None:
@@ -53,13 +55,18 @@ async def complete(context: Context, upload: Upload, head: Head, digest: bytes |
         if answer is not None and answer.reject:
             await remove(context, upload)
             raise UploadRejected(hook=answer)
+    event: PostFinish | None = None
+    kept: Sequence[Receipt] = ()
+    if context.announcer.wants(PostFinish):
+        event = PostFinish(upload=replace(upload.info, state=State.COMPLETE, notes=notes), head=head)
+        kept = await context.announcer.keep(event)
     if upload.info.explicit:
         await context.timed("save", upload.save(replace(upload.info, state=State.COMPLETE, notes=notes)))
     context.metrics.add(UPLOADS_FINISHED)
     if isinstance(upload.info.concat, Partial):
         context.completed.ring(upload.info.id)
-    if context.announcer.wants(PostFinish):
-        context.announcer.tell(PostFinish(upload=upload.info, head=head), context.background)
+    if event is not None:
+        context.announcer.tell(event, context.background, kept=kept)
     return answer
 
 
@@ -102,14 +109,19 @@ async def complete_again(context: Context, upload: Upload, head: Head) -> HookRe
         raise FinishPending(info=upload.info, retry_after=5) from error
 
 
-async def remove(context: Context, upload: Upload) -> None:
-    """Take an upload away, if the store can, and give back what limiters have reserved for it."""
+async def remove(context: Context, upload: Upload, event: HookEvent | None = None) -> None:
+    """Take an upload away, if the store can, and give back what limiters have reserved for it. Then tell of it: `event`."""
     if Terminable not in context.store.capabilities:
         raise InternalError("the store cannot remove uploads")
     info = upload.info
+    if info.state is not State.COMPLETE and context.announcer.keeps(PostFinish):
+        await context.announcer.withdraw(info, PostFinish)
+    kept = await context.announcer.keep(event) if event is not None else ()
     try:
         await context.timed("terminate", cast(Terminable, upload).terminate())
     except BaseException:
         await context.settle_anew(info, info.offset if info.length is None else info.length)
         raise
     await context.settle(info, 0)
+    if event is not None:
+        context.announcer.tell(event, context.background, kept=kept)

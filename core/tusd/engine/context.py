@@ -44,7 +44,7 @@ class _Hold:
 
     __slots__ = ("_lock", "_metrics", "_timeout", "_wanted", "_wanted_at")
 
-    def __init__(self, locker: Locker, name: str, wanted: Callable[[], None], timeout: float, metrics: Metrics) -> None:
+    def __init__(self, locker: Locker, name: str, wanted: Callable[[], None], timeout: float, metrics: Metrics | None) -> None:
         self._lock: AbstractAsyncContextManager[Lease] | None = locker.lock(name, self._asked)
         self._wanted = wanted
         self._wanted_at = 0.0
@@ -63,7 +63,8 @@ class _Hold:
                 raise UploadLocked(retry_after=1) from None
             raise
         finally:
-            self._metrics.observe(LOCK_WAIT, monotonic() - began)
+            if self._metrics is not None:
+                self._metrics.observe(LOCK_WAIT, monotonic() - began)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -73,7 +74,7 @@ class _Hold:
         try:
             return await lock.__aexit__(kind, error, traceback)
         finally:
-            if self._wanted_at:
+            if self._wanted_at and self._metrics is not None:
                 self._metrics.observe(LOCK_HANDOVER, monotonic() - self._wanted_at)
 
     def _asked(self) -> None:
@@ -124,6 +125,10 @@ class Context:
     def lock(self, upload_id: UploadId, wanted: Callable[[], None] = keep_on, *, patience: float | None = None) -> _Hold:
         """Hold an upload's lock. Raises `UploadLocked` when nobody lets go in time: `patience` seconds, or what the policy says."""
         return _Hold(self.locker, upload_id, wanted, self.policy.lock_timeout if patience is None else patience, self.metrics)
+
+    def own_lock(self, name: str, patience: float) -> _Hold:
+        """Hold a lock of the server's own, such as `~sweeper`: for the duties of which one worker of all does each."""
+        return _Hold(self.locker, name, keep_on, patience, None)
 
     async def timed(self, operation: str, call: Awaitable[T]) -> T:
         """Await a call to the store, and count how long it took, also when it fails."""

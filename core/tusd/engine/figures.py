@@ -40,6 +40,10 @@ STORAGE_DURATION = Metric(
     "tusd_storage_operation_duration_seconds", "histogram", "Time of calls to the storage, by operation", ("operation",), _MOMENTS
 )
 HOOK_DURATION = Metric("tusd_hook_duration_seconds", "histogram", "Time of hook events", ("hooktype",), _WAITS)
+OUTBOX_WAITING = Metric("tusd_hook_outbox_waiting", "gauge", "Hook events on disk that are not delivered yet", ("outbox",))
+OUTBOX_PARKED = Metric(
+    "tusd_hook_outbox_parked", "gauge", "Hook events on disk that nobody tries to deliver any more", ("outbox",)
+)
 HOOK_ANSWERS_IGNORED = Metric(
     "tusd_hook_answers_ignored_total", "counter", "Parts of hooks' answers that their event does not honour", ("hooktype",)
 )

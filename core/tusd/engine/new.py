@@ -48,5 +48,6 @@ async def created(context: Context, exchange: Exchange, info: UploadInfo, lease:
     upload = await context.timed("create", context.store.create(info, lease))
     context.metrics.add(UPLOADS_CREATED)
     if context.announcer.wants(PostCreate):
-        context.announcer.tell(PostCreate(upload=upload.info, head=exchange.head), context.background)
+        event = PostCreate(upload=upload.info, head=exchange.head)
+        context.announcer.tell(event, context.background, kept=await context.announcer.keep(event))
     return upload

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 
 from ..errors import (
     ChecksumMismatch,
+    HookError,
     InternalError,
     InvalidUploadLength,
     MaxSizeExceeded,
@@ -34,6 +36,8 @@ from .figures import (
     UPLOADS_TERMINATED,
 )
 from .progress import Reporter
+
+logger = logging.getLogger("tusd.engine")
 
 
 async def receive(
@@ -73,7 +77,7 @@ async def receive(
             raise failure
         return answer
     except Exception as error:
-        _failed(context, exchange, upload.info, error if isinstance(error, TusError) else InternalError())
+        await _failed(context, exchange, upload.info, error if isinstance(error, TusError) else InternalError())
         raise
 
 
@@ -126,12 +130,17 @@ async def _append(context: Context, exchange: Exchange, upload: Upload, plan: Bo
             await context.settle(info, info.offset)
 
 
-def _failed(context: Context, exchange: Exchange, info: UploadInfo, error: TusError) -> None:
+async def _failed(context: Context, exchange: Exchange, info: UploadInfo, error: TusError) -> None:
     context.metrics.add(UPLOADS_ABORTED, labels=(error.code,))
     if context.announcer.wants(PostFail):
         message = error.message if isinstance(error, InternalError) else str(error)
         event = PostFail(upload=info, head=exchange.head, code=error.code, message=message)
-        context.announcer.tell(event, context.background)
+        try:
+            kept = await context.announcer.keep(event)
+        except HookError as failure:  # it must not take the place of what it tells
+            logger.error("%s", failure, extra={"upload": info.id})
+        else:
+            context.announcer.tell(event, context.background, kept=kept)
 
 
 async def _reserving(context: Context, upload: Upload, plan: BodyPlan) -> Callable[[int], Awaitable[None]] | None:
@@ -152,11 +161,9 @@ async def _stop(context: Context, exchange: Exchange, upload: Upload, stopped: U
     if Terminable not in context.store.capabilities:
         stopped.gone = False
         return
-    info = upload.info
-    await remove(context, upload)
+    event = PostTerminate(upload=upload.info, head=exchange.head) if context.announcer.wants(PostTerminate) else None
+    await remove(context, upload, event)
     context.metrics.add(UPLOADS_TERMINATED)
-    if context.announcer.wants(PostTerminate):
-        context.announcer.tell(PostTerminate(upload=info, head=exchange.head), context.background)
 
 
 async def _overrun(context: Context, upload: Upload, plan: BodyPlan, failure: UploadSizeExceeded) -> TusError:

@@ -21,7 +21,7 @@ from .figures import UPLOADS_EXPIRED
 
 logger = logging.getLogger("tusd.sweeper")
 
-_SWEEPER = UploadId("~sweeper")
+_SWEEPER = "~sweeper"
 """The name of the lock that one sweeper holds at a time."""
 _PATIENCE = 1.0
 """Seconds to wait for a lock: whoever holds it longer is at work."""
@@ -75,7 +75,7 @@ class Sweeper:
         """One sweep, if nobody else is at it. Returns how many uploads it removed."""
         removed = 0
         try:
-            async with self.context.lock(_SWEEPER, patience=_PATIENCE) as lease:
+            async with self.context.own_lock(_SWEEPER, _PATIENCE) as lease:
                 async for doomed in self.doomed(retry=True):
                     lease.check()
                     removed += await self.removed(doomed)
@@ -112,7 +112,7 @@ class Sweeper:
                 info = upload.info
                 if reason == "expired" and not self._is_over(info):
                     return False
-                await remove(context, upload)
+                await remove(context, upload, self._event(info, reason))
         except (UploadLocked, UploadNotFound):
             return False
         except (TusError, OSError) as error:
@@ -120,9 +120,11 @@ class Sweeper:
             return False
         logger.info("removed an upload: %s", reason, extra={"upload": upload_id})
         context.metrics.add(UPLOADS_EXPIRED, labels=(reason,))
-        if context.announcer.wants(PostExpire):
-            context.announcer.tell(PostExpire(upload=info, head=NO_REQUEST, reason=reason), context.background)
         return True
+
+    def _event(self, info: UploadInfo, reason: Reason) -> PostExpire | None:
+        wanted = self.context.announcer.wants(PostExpire)
+        return PostExpire(upload=info, head=NO_REQUEST, reason=reason) if wanted else None
 
     def _is_over(self, info: UploadInfo) -> bool:
         moment = expiry(info, self.context.policy)

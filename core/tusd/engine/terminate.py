@@ -21,14 +21,12 @@ async def terminate(context: Context, exchange: Exchange, request: Terminate, al
     async with context.lock(request.upload_id) as lease:
         upload = await context.open(request.upload_id, lease)
         answer: HookResponse | None = None
-        info = upload.info
         with telling(upload):
             if context.announcer.wants(PreTerminate):
                 answer = await context.announcer.ask(PreTerminate(upload=upload.info, head=exchange.head))
                 if answer is not None and answer.reject:
                     raise TerminationRejected(hook=answer)
-            await remove(context, upload)
+            event = PostTerminate(upload=upload.info, head=exchange.head) if context.announcer.wants(PostTerminate) else None
+            await remove(context, upload, event)
         context.metrics.add(UPLOADS_TERMINATED)
-        if context.announcer.wants(PostTerminate):
-            context.announcer.tell(PostTerminate(upload=info, head=exchange.head), context.background)
         return Terminated(merge(access, answer))

@@ -16,11 +16,11 @@ from ..config import SEAMS, Config, PluginEntry, StartErrors, read_config, read_
 from ..errors import PluginError, StartError
 from ..hooks import Subscriber
 from ..options import option_errors
-from ..plugin import DataStore, Limiter, Locker, Metrics, Options, Routes, Scope, Worker
+from ..plugin import DataStore, HookOptions, Limiter, Locker, Metrics, Options, Routes, Scope, Worker
 from ..yaml_marks import Places
 from .checking import SCOPED, check_class, check_signatures, options_class
 from .finding import NotUsable, distribution, find, name_of, offered, one_line
-from .opening import FanOut, Loaded, manager_of, openings, subscribers
+from .opening import FanOut, Loaded, keeping, manager_of, openings, subscribers
 from .schema import configuration_schema
 
 __all__ = [
@@ -75,8 +75,10 @@ class Registry:
         for seam in SEAMS:
             for entry in config.entries(seam):
                 try:
-                    loaded.append(_load(seam, entry, config.directory))
-                    _check_scope(loaded[-1], entry, config)
+                    one = _load(seam, entry, config.directory)
+                    loaded.append(one)
+                    _check_scope(one, entry, config)
+                    _check_outbox(loaded, entry)
                 except StartErrors as found:
                     errors += found.errors
         if errors:
@@ -232,3 +234,17 @@ def _check_scope(loaded: Loaded, entry: PluginEntry, config: Config) -> None:
                 )
             ]
         )
+
+
+def _check_outbox(loaded: list[Loaded], entry: PluginEntry) -> None:
+    """Each entry of `hooks` that keeps its events has a folder of its own for them."""
+    folder = _outbox(loaded[-1])
+    for other in loaded[:-1]:
+        if folder is not None and _outbox(other) == folder:
+            what = f"{other.label} keeps its events there, too; each entry needs a folder of its own"
+            raise StartErrors([_refused(entry, what, "outbox")])
+
+
+def _outbox(loaded: Loaded) -> Path | None:
+    found = keeping(loaded.options) if isinstance(loaded.options, HookOptions) else None
+    return None if found is None else found.folder

@@ -14,7 +14,7 @@ from typing import Any, cast
 import pluggy
 
 from ..errors import PluginError
-from ..hooks import Subscriber
+from ..hooks import Keeping, Subscriber
 from ..plugin import (
     DataStore,
     Dispatcher,
@@ -105,8 +105,17 @@ def subscribers(opened: Sequence[Dispatcher], loaded: Iterable[Loaded]) -> tuple
         if entry is None:
             found.append(Subscriber(dispatcher, "plugins"))
         else:
-            found.append(Subscriber(dispatcher, entry.label, cast(HookOptions, entry.options).events))
+            options = cast(HookOptions, entry.options)
+            found.append(Subscriber(dispatcher, entry.label, options.events, keeping(options)))
     return tuple(found)
+
+
+def keeping(options: HookOptions) -> Keeping | None:
+    """How an entry of `hooks` wants its events kept."""
+    if options.delivery == "best-effort":
+        return None
+    headers = frozenset(name.lower() for name in options.forward_headers)
+    return Keeping(options.outbox.absolute(), headers, options.give_up_after)
 
 
 def _answers(loaded: Loaded) -> ModuleType:

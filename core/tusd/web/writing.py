@@ -7,11 +7,12 @@ threads for a while, so that other uploads go on.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+
+from ..threads import in_thread
 
 _LONG = 0.05
 """Seconds of one write after which the disk counts as slow."""
@@ -48,17 +49,7 @@ class Writer:
         """As `write_now`, in a thread while the disk is slow. Who is cancelled waits for the piece: nothing is written later."""
         if not self.slow:
             return self.write_now(fd, piece, offset)
-        future = asyncio.get_running_loop().run_in_executor(self._threads, partial(self.write_now, fd, piece, offset))
-        cancelled: asyncio.CancelledError | None = None
-        while not future.done():
-            try:
-                await asyncio.wait([future])
-            except asyncio.CancelledError as error:
-                cancelled = error
-        if cancelled is not None:
-            future.exception()  # seen: what ends the request is the cancellation
-            raise cancelled
-        return future.result()
+        return await in_thread(partial(self.write_now, fd, piece, offset), self._threads)
 
     def close(self) -> None:
         """No more is written."""
