@@ -38,6 +38,8 @@ def page() -> set[tuple[str, str]]:
 
 def described(option: click.Parameter) -> str:
     """An option as the page writes it: `-c`, `--config` FILE."""
+    if isinstance(option, click.Argument):
+        return str(option.metavar)
     names = ", ".join(f"`{name}`" for name in option.opts)
     return names if getattr(option, "is_flag", False) else f"{names} {option.metavar}"
 

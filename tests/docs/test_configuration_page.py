@@ -14,6 +14,7 @@ from tests.configs import load_config
 from tusd import registry
 from tusd.config import SEAMS, SECTIONS, StartErrors
 from tusd.listen import Listen, ListenTls
+from tusd.plugin import HookOptions
 from tusd.registry.finding import OFFICIAL
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "configuration.md"
@@ -24,12 +25,17 @@ BUILT_IN = {
 }
 LISTENERS: dict[str, type[BaseModel]] = {"Listeners": Listen, "tls": ListenTls}
 """Mappings that stand in values of the core's options."""
+COMMON: dict[str, type[BaseModel]] = {"Options of every hook": HookOptions}
+"""What all plugins for a seam have, said once."""
 
 
 def options_of(model: type[BaseModel], prefix: str = "") -> dict[str, tuple[type[BaseModel], str]]:
     """Every option of a model and of the models in it: dotted name -> the model that has it, and its name there."""
     found: dict[str, tuple[type[BaseModel], str]] = {}
+    common = HookOptions.model_fields if issubclass(model, HookOptions) and model is not HookOptions else {}
     for name, field in model.model_fields.items():
+        if name in common:
+            continue
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             found |= options_of(field.annotation, f"{prefix}{name}.")
         else:
@@ -78,7 +84,7 @@ def kind(model: type[BaseModel], name: str) -> str:
     raise AssertionError(f"no word for {about}")
 
 
-CORE: dict[str, type[BaseModel]] = {**SECTIONS, **LISTENERS}
+CORE: dict[str, type[BaseModel]] = {**SECTIONS, **LISTENERS, **COMMON}
 SECTION_CASES = [(section, option) for section, model in CORE.items() for option in options_of(model)]
 PLUGIN_CASES = [(heading, option) for heading, model in BUILT_IN.items() for option in options_of(model)]
 

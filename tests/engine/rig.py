@@ -22,6 +22,7 @@ from tusd.hooks import (
     Dispatcher,
     HookEvent,
     HookResponse,
+    Keeping,
     PostCreate,
     PostFinish,
     PostTerminate,
@@ -29,6 +30,7 @@ from tusd.hooks import (
     PreCreate,
     PreFinish,
     PreTerminate,
+    Subscriber,
 )
 from tusd.limiting import Allowance, Limiter
 from tusd.locking import Lease, Locker
@@ -316,6 +318,8 @@ class Rig:
     without: frozenset[type[Capability]] = frozenset()
     """Capabilities that the store does not have."""
     kept: MemoryStore = field(default_factory=MemoryStore)
+    keeping: Keeping | None = None
+    """How the events of all dispatchers are kept."""
 
     def __post_init__(self) -> None:
         self.script = Script()
@@ -331,7 +335,7 @@ class Rig:
             metrics=self.metrics,
             policy=self.policy,
             limiters=self.limiters,
-            dispatchers=self.dispatchers,
+            dispatchers=[Subscriber(one, f"hooks[{n}]:fake", None, self.keeping) for n, one in enumerate(self.dispatchers)],
         )
 
     @property
@@ -453,7 +457,7 @@ class Rig:
 
     def restarted(self, policy: Policy | None = None) -> Rig:
         """Another process with another engine, on the same store."""
-        return Rig(policy or self.policy, self.limits, self.hooks, self.events, self.without, self.kept)
+        return Rig(policy or self.policy, self.limits, self.hooks, self.events, self.without, self.kept, self.keeping)
 
     async def background(self) -> None:
         """Until nothing goes on in the background. What was started just now gets its first steps, before it is told of the end."""

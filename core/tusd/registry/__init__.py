@@ -16,11 +16,11 @@ from ..config import SEAMS, Config, PluginEntry, StartErrors, read_config, read_
 from ..errors import PluginError, StartError
 from ..hooks import Subscriber
 from ..options import option_errors
-from ..plugin import DataStore, HookOptions, Limiter, Locker, Metrics, Options, Routes, Scope, Worker
+from ..plugin import DataStore, Limiter, Locker, Metrics, Options, Routes, Scope, Worker
 from ..yaml_marks import Places
 from .checking import SCOPED, check_class, check_signatures, options_class
 from .finding import NotUsable, distribution, find, name_of, offered, one_line
-from .opening import FanOut, Loaded, keeping, manager_of, openings, subscribers
+from .opening import FanOut, Loaded, manager_of, openings, outbox_of, subscribers
 from .schema import configuration_schema
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "load",
     "named",
     "open_one",
+    "outbox_of",
 ]
 
 
@@ -238,13 +239,8 @@ def _check_scope(loaded: Loaded, entry: PluginEntry, config: Config) -> None:
 
 def _check_outbox(loaded: list[Loaded], entry: PluginEntry) -> None:
     """Each entry of `hooks` that keeps its events has a folder of its own for them."""
-    folder = _outbox(loaded[-1])
+    mine = outbox_of(loaded[-1])
     for other in loaded[:-1]:
-        if folder is not None and _outbox(other) == folder:
+        if mine is not None and (theirs := outbox_of(other)) is not None and theirs.folder == mine.folder:
             what = f"{other.label} keeps its events there, too; each entry needs a folder of its own"
             raise StartErrors([_refused(entry, what, "outbox")])
-
-
-def _outbox(loaded: Loaded) -> Path | None:
-    found = keeping(loaded.options) if isinstance(loaded.options, HookOptions) else None
-    return None if found is None else found.folder

@@ -105,14 +105,15 @@ def subscribers(opened: Sequence[Dispatcher], loaded: Iterable[Loaded]) -> tuple
         if entry is None:
             found.append(Subscriber(dispatcher, "plugins"))
         else:
-            options = cast(HookOptions, entry.options)
-            found.append(Subscriber(dispatcher, entry.label, options.events, keeping(options)))
+            events = cast(HookOptions, entry.options).events
+            found.append(Subscriber(dispatcher, entry.label, events, outbox_of(entry)))
     return tuple(found)
 
 
-def keeping(options: HookOptions) -> Keeping | None:
-    """How an entry of `hooks` wants its events kept."""
-    if options.delivery == "best-effort":
+def outbox_of(loaded: Loaded) -> Keeping | None:
+    """Where and how an entry of `hooks` wants its events kept, if it does."""
+    options = loaded.options
+    if not isinstance(options, HookOptions) or options.delivery == "best-effort":
         return None
     headers = frozenset(name.lower() for name in options.forward_headers)
     return Keeping(options.outbox.absolute(), headers, options.give_up_after)

@@ -95,6 +95,46 @@ def sweep(path: Path | None, dry_run: bool) -> None:
     asyncio.run(sweep(config, registry, config.server.run_directory, _say, dry_run=dry_run))
 
 
+@commands.group()
+def hooks() -> None:
+    """Look at the events that are kept on disk until hooks have been told of them (delivery: at-least-once)."""
+
+
+@hooks.command("list")
+@_config_option
+@click.option("--json", "as_json", is_flag=True, help="As a JSON list.")
+def hooks_list(path: Path | None, as_json: bool) -> None:
+    """List the events that are not delivered yet, and why."""
+    from ..registry import configure
+    from .outboxes import show
+
+    show(*configure(path), _say, as_json=as_json)
+
+
+@hooks.command("retry")
+@_config_option
+@click.option("--all", "everything", is_flag=True, help="All that wait or are parked.")
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+def hooks_retry(path: Path | None, everything: bool, ids: tuple[str, ...]) -> None:
+    """Deliver events now, also parked ones."""
+    from ..registry import configure
+    from .outboxes import retry
+
+    retry(configure(path)[1], ids, _say, everything=everything)
+
+
+@hooks.command("drop")
+@_config_option
+@click.option("--parked", is_flag=True, help="All that are parked.")
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+def hooks_drop(path: Path | None, parked: bool, ids: tuple[str, ...]) -> None:
+    """Throw events away: nobody will be told of them."""
+    from ..registry import configure
+    from .outboxes import drop
+
+    drop(configure(path)[1], ids, _say, parked=parked)
+
+
 @commands.command()
 @click.option("--json", "as_json", is_flag=True, help="As a JSON list.")
 def plugins(as_json: bool) -> None:
