@@ -405,7 +405,7 @@ class TestDelivery:
         raise HookError("gone", permanent=True)
 
     async def test_what_fails_for_too_long_is_parked(self, tmp_path: Path) -> None:
-        rig = kept_rig(tmp_path, patience=0.2)
+        rig = kept_rig(tmp_path, patience=0.7)
         rig.fail("tell", lambda: HookError("not now"))
         async with started(rig):
             await rig.create(5)

@@ -117,21 +117,23 @@ class Deliverer:
     def _ended(self, name: str, task: asyncio.Task[None]) -> None:
         del self.running[name]
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("an outbox cannot be read or written: %s", error, exc_info=None if isinstance(error, OSError) else error)
+            logger.error("an outbox failed: %s", error, exc_info=error)
         with suppress(OSError):
             self.outbox.ring()
 
     async def _deliver(self, name: str) -> None:
-        """Deliver what is due of one upload, and stop at the first that cannot be."""
-        waiting = [kept for kept in await in_thread(partial(self.outbox.events, name)) if not kept.parked]
+        """Deliver what is due of one upload; rest for a while when that is impossible."""
+        try:
+            await self._deliver_due([kept for kept in await in_thread(partial(self.outbox.events, name)) if not kept.parked])
+        except (TusError, OSError) as error:
+            logger.warning("%s: an outbox rests: %s", self.label, error)
+            await asyncio.sleep(_PAUSE)
+
+    async def _deliver_due(self, waiting: list[Kept]) -> None:
+        """Deliver in order, and stop at the first that cannot be delivered."""
         upload: UploadInfo | None = None
         if any(isinstance(kept.event, (PostFinish, *REMOVALS)) for kept in waiting):
-            try:
-                upload = await self._upload(waiting)
-            except (TusError, OSError) as error:
-                logger.warning("an upload cannot be looked at: %s", error)
-                await self._put_off(waiting)
-                return
+            upload = await self._upload(waiting)
         for kept in waiting:
             if kept.event is None:
                 logger.error("%s: %s; it is set aside", kept.path, kept.error)
@@ -149,16 +151,13 @@ class Deliverer:
         except UploadNotFound:
             return None
 
-    async def _put_off(self, waiting: list[Kept]) -> None:
-        await in_thread(partial(self.outbox.later, waiting[0], _pause(waiting[0])))
-
     async def _delivered(self, kept: Kept, event: HookEvent) -> bool:
         """Try; whether the next one may follow."""
         try:
             await self.context.announcer.deliver(self.keeper, event)
-        except HookError as error:
+        except TusError as error:
             extra = {"upload": event.upload.id}
-            if error.permanent or _age(kept) > self.patience:
+            if (isinstance(error, HookError) and error.permanent) or _age(kept) > self.patience:
                 logger.error("the hook %s failed for good, its event is parked: %s", event.name, error, extra=extra)
                 await in_thread(partial(self.outbox.park, kept, str(error)))
                 return True
