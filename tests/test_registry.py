@@ -121,7 +121,7 @@ def test_only_what_the_configuration_names_is_imported(tmp_path: Path) -> None:
         configure(Path(sys.argv[1]))
         print(*sorted(name for name in sys.modules if name.startswith(("tusd.", "tusd_plugin", "aiohttp"))))
     """
-    config = write(tmp_path, "storage: {use: shelf}\nlocking: {use: memory}\n")
+    config = write(tmp_path, "storage: {use: shelf}\nlocking: {use: memory}\nmetrics: []\n")
     path = os.pathsep.join(str(PLUGINS / name) for name in ("good", "faulty"))
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), str(config)],
@@ -255,7 +255,7 @@ def test_what_lives_in_one_process_does_not_serve_several(good: Any, tmp_path: P
 
 
 def test_auto_workers_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = load_config(write(tmp_path, "server: {workers: auto}\nlocking: {use: memory}\n"))
+    config = load_config(write(tmp_path, "server: {workers: auto}\nlocking: {use: memory}\nmetrics: []\n"))
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     with pytest.raises(StartErrors, match=r"server\.workers is auto \(8 here\)"):
         Registry(config)

@@ -362,7 +362,7 @@ class Config:
     locking: PluginEntry = PluginEntry("file", path=("locking",))
     limiting: tuple[PluginEntry, ...] = ()
     hooks: tuple[PluginEntry, ...] = ()
-    metrics: tuple[PluginEntry, ...] = ()
+    metrics: tuple[PluginEntry, ...] = (PluginEntry("prometheus", path=("metrics", 0)),)
     plugins: tuple[PluginEntry, ...] = ()
     source: str = "defaults"
     """The file's name, or `defaults`."""

@@ -1,4 +1,5 @@
-"""The metrics seam: where figures go. Declarations are `model.Metric` values; calls never block and never raise."""
+"""The metrics seam: where figures go. Declarations are `model.Metric` values. Calls come on the worker's event loop; they never block and
+never raise, whatever they are given."""
 
 from __future__ import annotations
 
@@ -21,3 +22,6 @@ class Metrics(ABC):
     @abstractmethod
     def observe(self, metric: Metric, value: float, labels: tuple[str, ...] = ()) -> None:
         """Count a value into a histogram, in the unit that the metric's name ends in."""
+
+    def declare(self, *metrics: Metric) -> None:  # noqa: B027  # who shows only what comes needs none
+        """These will come: show those without labels, and their `preset` labels, with 0 already. A metric that nobody has declared may come, too."""

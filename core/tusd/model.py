@@ -183,6 +183,8 @@ class Metric:
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
     """Upper bounds of a histogram, in the metric's unit; empty: the exporter's default."""
+    preset: tuple[tuple[str, ...], ...] = ()
+    """Label values that are known beforehand: these are shown from the start, with 0. One without labels always is."""
 
 
 class Answer(Protocol):

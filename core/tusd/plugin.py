@@ -257,7 +257,7 @@ _OWN_PATHS = ("/healthz", "/readyz", "/debug/profile")
 
 @dataclass(slots=True)
 class Routes:
-    """Collects routes. A path is absolute, exact, and outside `server.base_path`."""
+    """Collects routes. A path is absolute, exact, and outside `server.base_path`; where that is `/`, it comes before an upload's."""
 
     base_path: str
     found: dict[str, Handler] = field(default_factory=dict)
@@ -268,7 +268,8 @@ class Routes:
     def get(self, path: str, handler: Handler, *, admin: bool = False) -> None:
         """Answer GET (and HEAD) of `path` by `await handler(head)`. `admin`: at `server.admin_listen` and not elsewhere, if there is one.
         Raises `ValueError` for a path that is taken or not allowed."""
-        if not path.startswith("/") or (path + "/").startswith(self.base_path):
+        inside = path == self.base_path or (self.base_path != "/" and (path + "/").startswith(self.base_path))
+        if inside or not path.startswith("/"):
             raise ValueError(f"route {path!r}: must begin with / and lie outside server.base_path {self.base_path!r}")
         if path in _OWN_PATHS:
             raise ValueError(f"route {path!r}: is one of the server's own")

@@ -21,7 +21,7 @@ from .append import append
 from .context import Context, Exchange
 from .create import create
 from .deliver import deliverers_of
-from .figures import LIMITED
+from .figures import ALL, LIMITED
 from .inspect import inspect
 from .read import read
 from .sweep import Sweeper, sweeper_of
@@ -62,6 +62,7 @@ class Engine:
         """The operator's policy, less what the store cannot do."""
         self.limiters = tuple(limiters)
         self.metrics = metrics
+        metrics.declare(*ALL)
         self._context = Context(
             store=store,
             locker=locker,

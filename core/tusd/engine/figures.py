@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from ..hooks import EVENTS
 from ..model import Metric
 
+_METHODS = tuple((method,) for method in ("GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS"))
+_EVENTS = tuple((event.name,) for event in EVENTS)
 _MOMENTS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _WAITS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 20, 60)
 _TRANSFERS = (0.01, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600)
 _SIZES = tuple(float(1 << power) for power in range(10, 41, 3))
 
-REQUESTS = Metric("tusd_requests_total", "counter", "Requests, by method", ("method",))
+REQUESTS = Metric("tusd_requests_total", "counter", "Requests, by method", ("method",), preset=_METHODS)
 ERRORS = Metric("tusd_errors_total", "counter", "Error answers, by status and code", ("status", "code"))
 BYTES_RECEIVED = Metric("tusd_bytes_received", "counter", "Bytes of uploads that were stored")
 UPLOADS_CREATED = Metric("tusd_uploads_created", "counter", "Uploads created")
 UPLOADS_FINISHED = Metric("tusd_uploads_finished", "counter", "Uploads that became complete")
 UPLOADS_TERMINATED = Metric("tusd_uploads_terminated", "counter", "Uploads removed on request")
-HOOK_INVOCATIONS = Metric("tusd_hook_invocations_total", "counter", "Hook events dispatched", ("hooktype",))
-HOOK_ERRORS = Metric("tusd_hook_errors_total", "counter", "Hook events that failed", ("hooktype",))
+HOOK_INVOCATIONS = Metric("tusd_hook_invocations_total", "counter", "Hook events dispatched", ("hooktype",), preset=_EVENTS)
+HOOK_ERRORS = Metric("tusd_hook_errors_total", "counter", "Hook events that failed", ("hooktype",), preset=_EVENTS)
 
 UPLOADS_RESUMED = Metric(
     "tusd_uploads_resumed_total", "counter", "Times that a client asked where to go on with an unfinished upload"
@@ -45,5 +48,11 @@ OUTBOX_PARKED = Metric(
     "tusd_hook_outbox_parked", "gauge", "Hook events on disk that nobody tries to deliver any more", ("outbox",)
 )
 HOOK_ANSWERS_IGNORED = Metric(
-    "tusd_hook_answers_ignored_total", "counter", "Parts of hooks' answers that their event does not honour", ("hooktype",)
+    "tusd_hook_answers_ignored_total",
+    "counter",
+    "Parts of hooks' answers that their event does not honour",
+    ("hooktype",),
+    preset=_EVENTS,
 )
+
+ALL = tuple(one for one in list(vars().values()) if isinstance(one, Metric))

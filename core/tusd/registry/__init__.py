@@ -101,7 +101,7 @@ class Registry:
                 return [await stack.enter_async_context(one) for one in openings(manager, hook, worker)]
 
             for target in await opened("open_metrics"):
-                metrics.targets.append(target)
+                metrics.feed(target)
             (store,) = await opened("open_storage")
             (locker,) = await opened("open_locking")
             limiters, dispatchers = await opened("open_limiting"), await opened("open_hooks")

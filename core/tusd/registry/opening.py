@@ -73,10 +73,20 @@ def openings(manager: pluggy.PluginManager, hook: str, worker: Worker) -> list[A
 
 
 class FanOut(Metrics):
-    """Hands figures to all configured `metrics`; to nobody when there are none."""
+    """Hands figures to all configured `metrics`; to nobody when there are none. With one of them its methods stand in the place of ours,
+    so that it is called directly."""
 
     def __init__(self) -> None:
         self.targets: list[Metrics] = []
+
+    def feed(self, target: Metrics) -> None:
+        """Hand figures to this one, too."""
+        self.targets.append(target)
+        for name in ("add", "set", "observe"):
+            if len(self.targets) == 1:
+                vars(self)[name] = getattr(target, name)
+            else:
+                vars(self).pop(name, None)
 
     def add(self, metric: Metric, amount: float = 1, labels: tuple[str, ...] = ()) -> None:
         for target in self.targets:
@@ -89,6 +99,10 @@ class FanOut(Metrics):
     def observe(self, metric: Metric, value: float, labels: tuple[str, ...] = ()) -> None:
         for target in self.targets:
             target.observe(metric, value, labels)
+
+    def declare(self, *metrics: Metric) -> None:
+        for target in self.targets:
+            target.declare(*metrics)
 
 
 def subscribers(opened: Sequence[Dispatcher], loaded: Iterable[Loaded]) -> tuple[Subscriber, ...]:

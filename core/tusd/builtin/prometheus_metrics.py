@@ -1,0 +1,150 @@
+"""Figures for Prometheus, in its text format 0.0.4, under the names of Go's tusd.
+
+Source: https://prometheus.io/docs/instrumenting/exposition_formats/
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import platform
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
+from importlib.metadata import version
+from itertools import accumulate, chain
+from typing import Annotated
+
+from pydantic import Field
+
+from tusd import plugin
+from tusd.plugin import Metric
+
+from .shared_figures import Collected, Series, SharedFigures, Sums
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+BUILD_INFO = Metric("tusd_build_info", "gauge", "Which tusd this is; always 1", ("version", "python"))
+CPU = Metric("process_cpu_seconds_total", "counter", "Seconds of CPU that all workers have used, those that have ended too")
+PROCESS: dict[Metric, Callable[[Iterable[float]], float]] = {
+    Metric("process_resident_memory_bytes", "gauge", "Resident memory of all workers; what they share counts for each"): sum,
+    Metric("process_virtual_memory_bytes", "gauge", "Virtual memory of all workers"): sum,
+    Metric("process_open_fds", "gauge", "Open file descriptors of all workers"): sum,
+    Metric("process_max_fds", "gauge", "File descriptors that all workers may have open together"): sum,
+    Metric("process_start_time_seconds", "gauge", "When the worker that lives longest began, in seconds since 1970"): min,
+}
+"""What is told of the processes on Linux, and how it is made of what is known of each."""
+OWN = (BUILD_INFO, CPU, *PROCESS)
+"""The metrics that the exporter adds."""
+
+
+class PrometheusMetrics:
+    """Show figures to Prometheus, those of all workers on any of them."""
+
+    api_version = 1
+
+    class Options(plugin.Options):
+        """The block in `metrics:`."""
+
+        path: Annotated[str, Field(pattern=r"^/[^?#\s]*$")] = "/metrics"
+        """Where they are, on the admin listener if there is one; outside `server.base_path`."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    @plugin.hookimpl
+    @asynccontextmanager
+    async def open_metrics(self, worker: plugin.Worker) -> AsyncIterator[plugin.Metrics]:
+        """Raises `OSError` when the worker's directory cannot be used."""
+        figures = self._figures = await asyncio.to_thread(SharedFigures, worker.directory, worker.logger)
+        try:
+            yield figures
+        finally:
+            figures.close()
+
+    @plugin.hookimpl
+    def add_routes(self, worker: plugin.Worker, routes: plugin.Routes) -> None:
+        """Answer at `path`."""
+        routes.get(self.options.path, partial(_answer, self._figures, worker.logger), admin=True)
+
+
+async def _answer(figures: SharedFigures, logger: logging.Logger, head: plugin.Head) -> plugin.Response:
+    try:
+        text = await asyncio.to_thread(exposition, figures)
+    except OSError as error:
+        logger.error("the figures of all workers cannot be read: %s", error)
+        return plugin.Response(503, [("Content-Type", "text/plain")], b"the figures cannot be read; the log says why\n")
+    return plugin.Response(200, [("Content-Type", CONTENT_TYPE)], text.encode(errors="replace"))
+
+
+def exposition(figures: SharedFigures) -> str:
+    """All figures as text. Takes milliseconds, and belongs in a thread. Raises `OSError`."""
+    processes = _Processes()
+    collected = figures.collect(processes.cpu)
+    sums = collected.sums | dict(_own(collected, processes))
+    return "".join(_lines(sums))
+
+
+class _Processes:
+    """What the system knows of processes, by prometheus_client, which is imported when it is first asked."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, dict[str, float]] = {}
+
+    def of(self, pid: int) -> dict[str, float]:
+        """Name of the metric -> value; nothing where the system does not tell."""
+        if pid not in self._known:
+            from prometheus_client.process_collector import ProcessCollector
+
+            found = ProcessCollector(pid=lambda: pid, registry=None).collect()
+            self._known[pid] = {sample.name: float(sample.value) for metric in found for sample in metric.samples}
+        return self._known[pid]
+
+    def cpu(self, pid: int) -> float:
+        return self.of(pid).get(CPU.name, 0.0)
+
+
+def _own(collected: Collected, processes: _Processes) -> Iterator[tuple[Series, list[float]]]:
+    yield _series(BUILD_INFO, (version("tusd"), platform.python_version())), [1]
+    yield _series(CPU), [collected.cpu]
+    for metric, combine in PROCESS.items():
+        if values := [found[metric.name] for pid in collected.pids if metric.name in (found := processes.of(pid))]:
+            yield _series(metric), [combine(values)]
+
+
+def _series(metric: Metric, values: tuple[str, ...] = ()) -> Series:
+    return Series(metric.name, metric.kind, metric.labels, (), values, metric.help)
+
+
+def _lines(sums: Sums) -> Iterator[str]:
+    last = ""
+    for series in sorted(sums, key=lambda one: (one.name, one.values)):
+        if series.name != last:
+            last = series.name
+            yield f"# HELP {last} {_escaped(series.help)}\n# TYPE {last} {series.kind}\n"
+        labels = [f'{name}="{_escaped(value, quotes=True)}"' for name, value in zip(series.labels, series.values, strict=True)]
+        cells = sums[series]
+        if series.kind != "histogram":
+            yield _line(series.name, labels, cells[0])
+            continue
+        *counts, total = cells
+        for bound, count in zip(chain(map(_number, series.buckets), ["+Inf"]), accumulate(counts), strict=True):
+            yield _line(f"{series.name}_bucket", [*labels, f'le="{bound}"'], count)
+        yield _line(f"{series.name}_sum", labels, total)
+        yield _line(f"{series.name}_count", labels, sum(counts))
+
+
+def _line(name: str, labels: list[str], value: float) -> str:
+    return f"{name}{{{','.join(labels)}}} {_number(value)}\n" if labels else f"{name} {_number(value)}\n"
+
+
+def _number(value: float) -> str:
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
+    return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
+
+
+def _escaped(text: str, *, quotes: bool = False) -> str:
+    text = text.replace("\\", r"\\").replace("\n", r"\n")
+    return text.replace('"', r"\"") if quotes else text
