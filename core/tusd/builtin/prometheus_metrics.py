@@ -21,7 +21,7 @@ from pydantic import Field
 from tusd import plugin
 from tusd.plugin import Metric
 
-from .shared_figures import Collected, Series, SharedFigures, Sums
+from .shared_figures import Series, SharedFigures, Sums
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -57,7 +57,8 @@ class PrometheusMetrics:
     @asynccontextmanager
     async def open_metrics(self, worker: plugin.Worker) -> AsyncIterator[plugin.Metrics]:
         """Raises `OSError` when the worker's directory cannot be used."""
-        figures = self._figures = await asyncio.to_thread(SharedFigures, worker.directory, worker.logger)
+        figures = await asyncio.to_thread(SharedFigures, worker.directory, worker.logger)
+        self._exporter = Exporter(figures)
         try:
             yield figures
         finally:
@@ -66,24 +67,34 @@ class PrometheusMetrics:
     @plugin.hookimpl
     def add_routes(self, worker: plugin.Worker, routes: plugin.Routes) -> None:
         """Answer at `path`."""
-        routes.get(self.options.path, partial(_answer, self._figures, worker.logger), admin=True)
+        routes.get(self.options.path, partial(_answer, self._exporter, worker.logger), admin=True)
 
 
-async def _answer(figures: SharedFigures, logger: logging.Logger, head: plugin.Head) -> plugin.Response:
+async def _answer(exporter: Exporter, logger: logging.Logger, head: plugin.Head) -> plugin.Response:
     try:
-        text = await asyncio.to_thread(exposition, figures)
+        text = await asyncio.to_thread(exporter.text)
     except OSError as error:
         logger.error("the figures of all workers cannot be read: %s", error)
         return plugin.Response(503, [("Content-Type", "text/plain")], b"the figures cannot be read; the log says why\n")
     return plugin.Response(200, [("Content-Type", CONTENT_TYPE)], text.encode(errors="replace"))
 
 
-def exposition(figures: SharedFigures) -> str:
-    """All figures as text. Takes milliseconds, and belongs in a thread. Raises `OSError`."""
-    processes = _Processes()
-    collected = figures.collect(processes.cpu)
-    sums = collected.sums | dict(_own(collected, processes))
-    return "".join(_lines(sums))
+class Exporter:
+    """Tells the figures of all processes, and what the system knows of them."""
+
+    def __init__(self, figures: SharedFigures) -> None:
+        self._figures = figures
+        self._build = _series(BUILD_INFO, (version("tusd"), platform.python_version()))
+
+    def text(self) -> str:
+        """All of it. Takes milliseconds, and belongs in a thread. Raises `OSError`."""
+        processes = _Processes()
+        collected = self._figures.collect(processes.cpu)
+        own = {self._build: [1.0], _series(CPU): [collected.cpu]}
+        for metric, combine in PROCESS.items():
+            if values := processes.values(metric.name, collected.pids):
+                own[_series(metric)] = [combine(values)]
+        return "".join(_lines(collected.sums | own))
 
 
 class _Processes:
@@ -104,13 +115,8 @@ class _Processes:
     def cpu(self, pid: int) -> float:
         return self.of(pid).get(CPU.name, 0.0)
 
-
-def _own(collected: Collected, processes: _Processes) -> Iterator[tuple[Series, list[float]]]:
-    yield _series(BUILD_INFO, (version("tusd"), platform.python_version())), [1]
-    yield _series(CPU), [collected.cpu]
-    for metric, combine in PROCESS.items():
-        if values := [found[metric.name] for pid in collected.pids if metric.name in (found := processes.of(pid))]:
-            yield _series(metric), [combine(values)]
+    def values(self, name: str, pids: tuple[int, ...]) -> list[float]:
+        return [known[name] for pid in pids if name in (known := self.of(pid))]
 
 
 def _series(metric: Metric, values: tuple[str, ...] = ()) -> Series:

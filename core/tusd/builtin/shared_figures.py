@@ -26,6 +26,7 @@ import struct
 import time
 from array import array
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -40,7 +41,11 @@ except ImportError:  # Windows, where a server has one process: its figures stay
     fcntl = None  # type: ignore[assignment]
 
 SIZE = 1 << 19
-"""Bytes of a file; more than 2000 sets of labels."""
+"""Bytes of a file: room for some 2000 sets of labels."""
+LABEL_SETS = 500
+"""The most of one metric, so that one with labels without end leaves room for the others."""
+_ENDED_SETS = 5000
+"""The most of all metrics of processes that have ended."""
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Of a histogram that names none."""
 
@@ -104,8 +109,9 @@ class SharedFigures(plugin.Metrics):
         """Cells of counters and gauges."""
         self._histograms: dict[tuple[str, tuple[str, ...]], tuple[int, tuple[float, ...]]] = {}
         self._shapes: dict[str, tuple[object, ...]] = {}
+        self._label_sets: Counter[str] = Counter()
         self._complaints: set[str] = set()
-        self._full = False
+        self._closed = False
         self._end = _HEAD.size
         self._map, self.name = self._folder.new() if fcntl else (mmap.mmap(-1, SIZE), "")
         self._map[: _HEAD.size] = _HEAD.pack(_MAGIC, self._end, os.getpid(), 0, 0)
@@ -114,7 +120,7 @@ class SharedFigures(plugin.Metrics):
     def close(self) -> None:
         """Let others count this one among those that have ended. Figures that come later go nowhere."""
         mapped, self._cells = self._cells, array("d", self._cells)
-        self._full = True
+        self._closed = True
         if isinstance(mapped, memoryview):
             mapped.release()
             self._map.close()
@@ -170,16 +176,16 @@ class SharedFigures(plugin.Metrics):
             series = _series(metric.name, metric.kind, metric.help, metric.labels, metric.buckets, labels)
             if self._shapes.setdefault(series.name, series.shape) != series.shape:
                 raise ValueError("is declared twice, and differently")
+            if self._label_sets[series.name] == LABEL_SETS:
+                raise ValueError(f"has more than {LABEL_SETS} sets of labels")
+            record = _encoded(series)
+            end = self._end + len(record)
+            if end > SIZE or self._closed:
+                raise ValueError("finds no room any more")
         except ValueError as error:
             self._complain(metric.name, str(error))
             return _NOWHERE
-        record = _encoded(series)
-        end = self._end + len(record)
-        if self._full or end > SIZE:
-            if not self._full:
-                self._logger.error("no room for more metrics; the first that is left out is %s%s", metric.name, [*labels])
-            self._full = True
-            return _NOWHERE
+        self._label_sets[series.name] += 1
         self._map[self._end : end] = record
         self._end = end
         self._cells[_END] = end
@@ -193,7 +199,7 @@ class SharedFigures(plugin.Metrics):
     def _complain(self, name: str, why: str) -> None:
         if name not in self._complaints and len(self._complaints) < _COMPLAINTS:
             self._complaints.add(name)
-            self._logger.error("metric %s %s; such figures are left out", name, why)
+            self._logger.error("the metric %s %s; such figures are left out", name, why)
 
 
 class _File:
@@ -218,7 +224,10 @@ class _File:
                 at += text
                 if series.cells != cells:
                     raise ValueError("the number of cells is wrong")
-                yield series, list(struct.unpack_from(f"={cells}d", self._data, at))
+                found = list(struct.unpack_from(f"={cells}d", self._data, at))
+                if series.kind != "gauge" and not all(map(math.isfinite, found)):
+                    raise ValueError("a cell is wrong")
+                yield series, found
                 at += 8 * cells
             if not self.end:
                 raise ValueError("the head is wrong")
@@ -366,7 +375,7 @@ class _Ended:
                 if one.pid not in living:
                     cpu[one.pid] = max(one.cpu, cpu.get(one.pid, 0.0))
                 for series, cells in one.records(logger):
-                    if series.kind != "gauge":
+                    if series.kind != "gauge" and (series in self.sums or len(self.sums) < _ENDED_SETS):
                         _add(self.sums, series, cells)
         self.cpu += sum(cpu.values())
         self.names = [one.name for one in ended]
