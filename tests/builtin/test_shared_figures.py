@@ -115,7 +115,10 @@ def read_line(process: subprocess.Popen[str]) -> str:
 def end(process: subprocess.Popen[str]) -> str:
     """Kill it; what else it has said."""
     process.kill()
-    rest, _ = process.communicate()
+    assert process.stdin is not None and process.stdout is not None
+    with process.stdin, process.stdout:
+        rest = process.stdout.read()  # not communicate(), which passes by what readline() has read ahead
+    process.wait()
     return rest
 
 
