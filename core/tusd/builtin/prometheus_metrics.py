@@ -9,6 +9,7 @@ import asyncio
 import logging
 import math
 import platform
+import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -16,7 +17,7 @@ from importlib.metadata import version
 from itertools import accumulate, chain
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator
 
 from tusd import plugin
 from tusd.plugin import Metric
@@ -39,6 +40,12 @@ OWN = (BUILD_INFO, CPU, *PROCESS)
 """The metrics that the exporter adds."""
 
 
+def _path(text: str) -> str:
+    if not re.fullmatch(r"/[^?#\s]+", text):
+        raise ValueError("not a path; write /metrics")
+    return text
+
+
 class PrometheusMetrics:
     """Show figures to Prometheus, those of all workers on any of them."""
 
@@ -47,7 +54,7 @@ class PrometheusMetrics:
     class Options(plugin.Options):
         """The block in `metrics:`."""
 
-        path: Annotated[str, Field(pattern=r"^/[^?#\s]*$")] = "/metrics"
+        path: Annotated[str, AfterValidator(_path)] = "/metrics"
         """Where they are, on the admin listener if there is one; outside `server.base_path`."""
 
     def __init__(self, options: Options) -> None:
