@@ -380,8 +380,20 @@ async def test_figures_go_to_all_metrics(good: Any, tmp_path: Path) -> None:
         assert figures.seen == [("add", "m", 2, ("x",)), ("set", "m", 3, ()), ("observe", "m", 4, ())]
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_figures_go_to_each_of_several_once(good: Any, count: int) -> None:
+    metric = plugin.Metric("m", "counter", "help", ("a",))
+    fan, targets = registry.FanOut(), [good.Figures() for _ in range(count)]
+    for target in targets:
+        fan.feed(target)
+    fan.declare(metric)
+    fan.add(metric, 2, ("x",))
+    assert [target.seen for target in targets] == [[("add", "m", 2, ("x",))]] * count
+    assert (fan.add == targets[0].add) == (count == 1), "the only one is called directly"
+
+
 async def test_without_metrics_figures_go_nowhere(tmp_path: Path) -> None:
-    async with Registry(config_of(tmp_path, "storage: {use: memory}")).open(tmp_path, 0, LOGGER) as backends:
+    async with Registry(config_of(tmp_path, "storage: {use: memory}\nmetrics: []")).open(tmp_path, 0, LOGGER) as backends:
         backends.metrics.add(plugin.Metric("m", "counter", "help"))
         assert (backends.limiters, backends.dispatchers, backends.routes.found) == ((), (), {})
 

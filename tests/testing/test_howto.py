@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tests.testing.inner_pytest import run_pytest
 
+from tusd.testing.metrics import MetricsSuite
 from tusd.testing.storage import StorageSuite
 
 PAGE = (Path(__file__).parents[2] / "docs/howto/test-a-plugin.md").read_text()
@@ -44,8 +45,16 @@ def test_what_may_be_overridden_is_there() -> None:
     assert all(hasattr(StorageSuite, name) for name in names)
 
 
+def test_what_may_be_overridden_of_metrics_is_there() -> None:
+    section = PAGE.partition("## Metrics")[2].partition("\n## ")[0]
+    names = set(re.findall(r"`(\w+)(?:\(\))?`", section)) | set(re.findall(r"def (\w+)", section))
+    names -= {"MetricsSuite"}
+    assert names == {"value", "observed", "unreachable", "odd_values", "soon", "at_most"}
+    assert all(hasattr(MetricsSuite, name) for name in names)
+
+
 def test_every_name_of_the_kit_is_there() -> None:
     modules = set(re.findall(r"`tusd\.testing\.(\w+)`", PAGE))
-    assert modules == {"bodies", "faults", "door", "elsewhere", "locking"}
+    assert modules == {"bodies", "faults", "door", "elsewhere", "locking", "metrics"}
     for module, name in re.findall(r"from tusd\.testing\.(\w+) import (\w+)", PAGE):
         exec(f"from tusd.testing.{module} import {name}", {})

@@ -29,7 +29,9 @@ UPLOADS_ABORTED = Metric(
 )
 UPLOADS_EXPIRED = Metric("tusd_uploads_expired_total", "counter", "Uploads that the server removed, by reason", ("reason",))
 UPLOADS_ACTIVE = Metric("tusd_uploads_active", "gauge", "Requests that are sending bytes now")
-BYTES_IN_FLIGHT = Metric("tusd_bytes_in_flight", "gauge", "Bytes that these requests have announced (Content-Length)")
+BYTES_IN_FLIGHT = Metric(
+    "tusd_bytes_in_flight", "gauge", "Bytes that the requests that are sending now have announced (Content-Length)"
+)
 LIMITED = Metric("tusd_limit_rejections_total", "counter", "Requests that a limiter refused, by error code", ("code",))
 APPEND_DURATION = Metric(
     "tusd_append_duration_seconds", "histogram", "Time that bytes were received in one request", (), _TRANSFERS
