@@ -279,6 +279,22 @@ def test_labels_without_end(folder: Path, caplog: pytest.LogCaptureFixture) -> N
         assert totals(one)["c 0"] == [2]
 
 
+def test_figures_that_come_late_say_nothing(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with opened(folder) as one:
+        fill(one, 1)
+    fill(one, 1)
+    one.add(COUNTER, 1, ("b",))
+    assert caplog.messages == []
+
+
+def test_sums_beyond_all_numbers_spoil_no_others(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with opened(folder) as one:
+        for _ in range(2):
+            one.observe(HISTOGRAM, 1.5e308)
+        one.add(GAUGE)
+        assert totals(one) == {"g": [1]}
+
+
 def test_a_full_file(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     with opened(folder) as one, opened(folder) as other:
         one.add(GAUGE)

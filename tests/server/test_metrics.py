@@ -209,6 +209,14 @@ def test_where_everything_is_the_upload_path(tusd_server: Start) -> None:
     assert scrape(server)["tusd_uploads_created", frozenset()] == 1
 
 
+def test_a_run_directory_that_will_not_do(tusd_server: Start, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    server = tusd_server({"server": {"listen": f"127.0.0.1:{free_port()}", "run_directory": str(tmp_path / "file")}}, start=False)
+    with pytest.raises(AssertionError, match="ended with status 2"):
+        server.start()
+    assert "cannot hold figures: Not a directory; set server.run_directory, or write `metrics: []`" in server.log
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

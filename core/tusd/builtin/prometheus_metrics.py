@@ -64,7 +64,11 @@ class PrometheusMetrics:
     @asynccontextmanager
     async def open_metrics(self, worker: plugin.Worker) -> AsyncIterator[plugin.Metrics]:
         """Raises `OSError` when the worker's directory cannot be used."""
-        figures = await asyncio.to_thread(SharedFigures, worker.directory, worker.logger)
+        try:
+            figures = await asyncio.to_thread(SharedFigures, worker.directory, worker.logger)
+        except OSError as error:
+            cure = "set server.run_directory, or write `metrics: []`"
+            raise OSError(error.errno, f"{worker.directory} cannot hold figures: {error.strerror}; {cure}") from error
         self._exporter = Exporter(figures)
         try:
             yield figures

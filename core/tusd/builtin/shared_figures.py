@@ -51,7 +51,7 @@ BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 _MAGIC = b"figures1"
 _HEAD = struct.Struct("=8s4d")
-_END, _PID, _CPU, _NOWHERE = 1, 2, 3, 4
+_END, _CPU, _NOWHERE = 1, 3, 4
 _LENGTHS = struct.Struct("=II")
 _INFINITY = math.inf
 _PATIENCE = 5.0
@@ -114,7 +114,7 @@ class SharedFigures(plugin.Metrics):
         self._closed = False
         self._end = _HEAD.size
         self._map, self.name = self._folder.new() if fcntl else (mmap.mmap(-1, SIZE), "")
-        self._map[: _HEAD.size] = _HEAD.pack(_MAGIC, self._end, os.getpid(), 0, 0)
+        self._map[: _HEAD.size] = _new_head()
         self._cells: memoryview[float] | array[float] = memoryview(self._map).cast("d")
 
     def close(self) -> None:
@@ -170,6 +170,8 @@ class SharedFigures(plugin.Metrics):
 
     def _make(self, metric: plugin.Metric, labels: tuple[str, ...], kinds: tuple[str, ...]) -> int:
         """Make the cells of a series; where they are, or those for nothing if it cannot be kept."""
+        if self._closed:
+            return _NOWHERE
         try:
             if metric.kind not in kinds:
                 raise ValueError(f"is a {metric.kind} and not a {' or '.join(kinds)}")
@@ -180,7 +182,7 @@ class SharedFigures(plugin.Metrics):
                 raise ValueError(f"has more than {LABEL_SETS} sets of labels")
             record = _encoded(series)
             end = self._end + len(record)
-            if end > SIZE or self._closed:
+            if end > SIZE:
                 raise ValueError("finds no room any more")
         except ValueError as error:
             self._complain(metric.name, str(error))
@@ -225,10 +227,9 @@ class _File:
                 if series.cells != cells:
                     raise ValueError("the number of cells is wrong")
                 found = list(struct.unpack_from(f"={cells}d", self._data, at))
-                if series.kind != "gauge" and not all(map(math.isfinite, found)):
-                    raise ValueError("a cell is wrong")
-                yield series, found
                 at += 8 * cells
+                if series.kind == "gauge" or all(map(math.isfinite, found)):
+                    yield series, found
             if not self.end:
                 raise ValueError("the head is wrong")
         except (ValueError, struct.error) as error:
@@ -257,7 +258,7 @@ class _Folder:
             try:
                 # Zeros are written, because a hole that the disk has no room for kills the process that fills it.
                 with open(fd, "wb", closefd=False) as file:
-                    file.write(bytes(SIZE))
+                    file.write(_new_head() + bytes(SIZE - _HEAD.size))
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return mmap.mmap(fd, SIZE), name  # which holds the file, and with it the lock, open
             except BaseException:
@@ -384,6 +385,10 @@ class _Ended:
 def _add(sums: Sums, series: Series, cells: list[float]) -> None:
     found = sums.get(series)
     sums[series] = cells if found is None else [a + b for a, b in zip(found, cells, strict=True)]
+
+
+def _new_head() -> bytes:
+    return _HEAD.pack(_MAGIC, _HEAD.size, os.getpid(), 0, 0)
 
 
 def _flock(fd: int) -> bool:
