@@ -42,10 +42,11 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"uvloop": uvloop.ne
 
 
 class Counted(Metrics):
-    """Remembers sums."""
+    """Remembers sums, and what was observed."""
 
     def __init__(self) -> None:
         self.sums: dict[tuple[str, tuple[str, ...]], float] = {}
+        self.observed: dict[tuple[str, tuple[str, ...]], list[float]] = {}
 
     def add(self, metric: Metric, amount: float = 1, labels: tuple[str, ...] = ()) -> None:
         self.sums[metric.name, labels] = self.sums.get((metric.name, labels), 0) + amount
@@ -54,7 +55,7 @@ class Counted(Metrics):
         self.sums[metric.name, labels] = value
 
     def observe(self, metric: Metric, value: float, labels: tuple[str, ...] = ()) -> None:
-        self.add(metric, value, labels)
+        self.observed.setdefault((metric.name, labels), []).append(value)
 
 
 class InThread:
