@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import socket
+import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
@@ -121,6 +122,7 @@ class Served(InThread):
         dispatchers: Sequence[Dispatcher] = (),
         unix: bool = False,
         admin: bool = False,
+        tls: ssl.SSLContext | None = None,
         extras: Mapping[str, Any] | None = None,
         informational: bool = True,
         **limits: Any,
@@ -137,6 +139,7 @@ class Served(InThread):
         self._limits = Limits(**{"read_timeout": 30, "keepalive_timeout": 30, **limits})
         self._unix = unix
         self._admin = admin
+        self._tls = tls
         self._extras = extras or {}
         self._informational = informational
         self._stop_timeout: float | None = 5.0
@@ -255,7 +258,7 @@ class Served(InThread):
                 informational=self._informational,
             )
             with contextlib.ExitStack() as stack:
-                listeners = [Listener(stack.enter_context(self._listen()))]
+                listeners = [Listener(stack.enter_context(self._listen()), self._tls)]
                 if self._admin:
                     listeners.append(Listener(stack.enter_context(socket.create_server(("127.0.0.1", 0))), admin=True))
                     self.admin_address = listeners[-1].sock.getsockname()

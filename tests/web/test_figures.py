@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
+import ssl
 import time
+from pathlib import Path
 
 import pytest
+from tests.server.certificates import make_pair
 
 from tusd.web.figures import BYTES_SENT, CONNECTIONS_OPEN, REQUEST_DURATION, REQUESTS_ACTIVE
 from tusd.web.requests import RequestIds
@@ -33,17 +38,17 @@ def active(server: Served) -> float:
 
 def requests(server: Served) -> dict[str, float]:
     """Method -> requests."""
-    return {labels[0]: found for (name, labels), found in server.metrics.sums.items() if name == "tusd_requests_total"}
+    return {labels[0]: found for (name, labels), found in list(server.metrics.sums.items()) if name == "tusd_requests_total"}
 
 
 def durations(server: Served) -> dict[tuple[str, ...], list[float]]:
     """Method and class of the status -> seconds of each request."""
-    return {labels: found for (name, labels), found in server.metrics.observed.items() if name == REQUEST_DURATION.name}
+    return {labels: found for (name, labels), found in list(server.metrics.observed.items()) if name == REQUEST_DURATION.name}
 
 
 def errors(server: Served) -> dict[tuple[str, ...], float]:
     """Status and code -> answers."""
-    return {labels: found for (name, labels), found in server.metrics.sums.items() if name == "tusd_errors_total"}
+    return {labels: found for (name, labels), found in list(server.metrics.sums.items()) if name == "tusd_errors_total"}
 
 
 def sent(server: Served) -> float:
@@ -242,3 +247,21 @@ def test_a_stop(server: Served, size: int) -> None:
     assert sum(requests(server).values()) == sum(map(len, durations(server).values()))
     for client in clients:
         client.close()
+
+
+def test_a_stop_where_tls_does_not_end(serve: Serve, tmp_path: Path) -> None:
+    """A client that takes no leave holds the transport for half a minute; the connection has been ended all the same."""
+    pair = make_pair(tmp_path, "figures")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(pair.certificate, pair.key)
+    server = serve(tls=tls)
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            plain = stack.enter_context(socket.create_connection(("127.0.0.1", server.address[1]), timeout=10))
+            client = stack.enter_context(pair.client().wrap_socket(plain, server_hostname="127.0.0.1"))
+            client.sendall(request("OPTIONS", "/files/"))
+            assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
+        assert connections(server) == 3
+        server.run(server.site.stop(1))
+        assert connections(server) == 0
+    assert connections(server) == 0
