@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from ..config import Config, ServerSection
 from ..engine import Engine
 from ..hooks import Dispatcher
+from ..model import UploadId
 from ..registry import Backends
 from .limits import Limits
 
 
-def engine_of(config: Config, backends: Backends, dispatchers: Sequence[Dispatcher] = ()) -> Engine:
+def engine_of(
+    config: Config, backends: Backends, dispatchers: Sequence[Dispatcher] = (), *, reserved_ids: frozenset[UploadId] = frozenset()
+) -> Engine:
     """An engine that works with these backends; more `dispatchers` are asked after those of the configuration."""
     return Engine(
         store=backends.store,
@@ -21,7 +24,7 @@ def engine_of(config: Config, backends: Backends, dispatchers: Sequence[Dispatch
         limiters=backends.limiters,
         dispatchers=(*backends.dispatchers, *dispatchers),
         metrics=backends.metrics,
-        policy=config.policy(),
+        policy=replace(config.policy(), reserved_ids=reserved_ids),
     )
 
 
