@@ -22,3 +22,5 @@ REQUEST_DURATION = Metric(
     _MOMENTS,
 )
 BYTES_SENT = Metric("tusd_bytes_sent_total", "counter", "Bytes of downloads that were sent")
+
+ALL = tuple(one for one in list(vars().values()) if isinstance(one, Metric))

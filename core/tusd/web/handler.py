@@ -26,7 +26,7 @@ from ..protocol.dialects import Dialects
 from ..protocol.messages import Head, HeaderList, Response
 from ..protocol.urls import Origins
 from .body import BUFFER_SIZE, RequestSource
-from .figures import METHODS, NO_ANSWER, OTHER, REQUEST_DURATION, REQUESTS_ACTIVE
+from .figures import ALL, METHODS, NO_ANSWER, OTHER, REQUEST_DURATION, REQUESTS_ACTIVE
 from .health import PROBES
 from .interim import Interim
 from .limits import Limits
@@ -68,6 +68,7 @@ class Handler:
         self._within = frozenset(path for path in pages if origins.holds(path))
         """Pages where uploads would be."""
         self._metrics = metrics
+        metrics.declare(*ALL)
         self._limits = limits
         self._buffer = memoryview(bytearray(BUFFER_SIZE))  # filled and written within one callback: one per event loop is enough
         self._writer = Writer()
