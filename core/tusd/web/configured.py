@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from ..engine import Engine
 from ..hooks import Dispatcher
 from ..model import UploadId
 from ..registry import Backends
+from .health import Check
 from .limits import Limits
 
 
@@ -26,6 +27,11 @@ def engine_of(
         metrics=backends.metrics,
         policy=replace(config.policy(), reserved_ids=reserved_ids),
     )
+
+
+def checks_of(config: Config, backends: Backends) -> Mapping[str, Check]:
+    """What `/readyz` asks: what a backend is called -> a call that raises when it cannot be used."""
+    return {config.storage.label: backends.store.check, config.locking.label: backends.locker.check}
 
 
 def limits_of(server: ServerSection) -> Limits:
