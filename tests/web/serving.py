@@ -245,9 +245,8 @@ class Served(InThread):
             )
             checks = {"storage:test": self.store.check, "locking:test": self.locker.check}
             routes = Routes(self._origins.base_path)
-            if self._origins.base_path != "/":  # there is no path beside it
-                routes.get("/hello", _hello)
-                routes.get("/figures", _hello, admin=True)
+            routes.get("/hello", _hello)
+            routes.get("/figures", _hello, admin=True)
             self.site = Site(
                 engine,
                 origins=self._origins,

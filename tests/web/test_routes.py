@@ -41,7 +41,7 @@ from tusd import plugin
 class Pages:
     @plugin.hookimpl
     def add_routes(self, routes):
-        routes.get("/metrics", self.page, admin=True)
+        routes.get("/figures", self.page, admin=True)
         routes.get("/about/us", self.page)
 
     async def page(self, head):
@@ -118,15 +118,16 @@ def among_uploads(tusd_server: Start, tmp_path: Path, **options: object) -> Serv
 def test_routes_among_uploads(tusd_server: Start, tmp_path: Path) -> None:
     server = among_uploads(tusd_server, tmp_path)
     with Connection((server.host, server.port)) as connection:
-        for path in ("/metrics", "/about/us"):
+        for path in ("/figures", "/about/us"):
             assert connection.ask(request("GET", path)).body == f"page {path}".encode()
             assert connection.ask(request("HEAD", path)).status == 200
             assert connection.ask(patch(path, 0, b"hello")).code == "ERR_UPLOAD_NOT_FOUND"
             assert connection.ask(request("DELETE", path)).code == "ERR_UPLOAD_NOT_FOUND"
             assert connection.ask(request("GET", f"{path}/more")).code == "ERR_UPLOAD_NOT_FOUND"
+        assert b"tusd_requests_total" in connection.ask(request("GET", "/metrics")).body
         own = path_of(connection.ask(post({"Upload-Length": 5}, path="/")))
-        chosen = path_of(connection.ask(post(named("metrics-2"), path="/")))
-        assert re.fullmatch("/[0-9a-f]{32}", own) and chosen == "/metrics-2"
+        chosen = path_of(connection.ask(post(named("figures-2"), path="/")))
+        assert re.fullmatch("/[0-9a-f]{32}", own) and chosen == "/figures-2"
         for path in (own, chosen):
             assert connection.ask(patch(path, 0, b"hello")).status == 204
             assert connection.ask(request("HEAD", path))["Upload-Offset"] == "5"
@@ -136,7 +137,7 @@ def test_routes_among_uploads(tusd_server: Start, tmp_path: Path) -> None:
 def test_a_hook_cannot_choose_the_id_of_a_page(tusd_server: Start, tmp_path: Path) -> None:
     server = among_uploads(tusd_server, tmp_path)
     with Connection((server.host, server.port)) as connection:
-        for name in ("metrics", "about/us", "healthz", "readyz"):
+        for name in ("figures", "about/us", "metrics", "healthz", "readyz"):
             answer = connection.ask(post(named(name), b"hello", path="/"))
             assert (answer.status, answer.code) == (500, "ERR_HOOK_FAILED")
             assert name not in answer.body.decode()
@@ -147,8 +148,8 @@ def test_a_hook_cannot_choose_the_id_of_a_page(tusd_server: Start, tmp_path: Pat
 def test_an_operators_route_is_not_among_uploads_with_an_admin_listener(tusd_server: Start, tmp_path: Path) -> None:
     port = free_port()
     server = among_uploads(tusd_server, tmp_path, admin_listen=f"127.0.0.1:{port}")
-    assert get(f"http://127.0.0.1:{port}/metrics")[:2] == (200, b"page /metrics")
-    assert get(f"http://{server.host}:{server.port}/metrics")[0] == 404
+    assert get(f"http://127.0.0.1:{port}/figures")[:2] == (200, b"page /figures")
+    assert get(f"http://{server.host}:{server.port}/figures")[0] == 404
     assert get(f"http://{server.host}:{server.port}/about/us")[0] == 200
 
 
