@@ -227,7 +227,7 @@ def open_metrics(worker: Worker) -> AbstractAsyncContextManager[Metrics] | None:
 
 @hookspec
 def add_routes(worker: Worker, routes: Routes) -> None:
-    """Add routes outside the upload path: `routes.get("/about", handler)`, for operators `routes.get("/figures", handler, admin=True)`."""
+    """Add routes beside the uploads: `routes.get("/about", handler)`, for operators `routes.get("/figures", handler, admin=True)`."""
 
 
 # --- what the hookspecs are given
@@ -253,11 +253,14 @@ Handler = Callable[[Head], Awaitable[Response]]
 
 
 _OWN_PATHS = ("/healthz", "/readyz", "/debug/profile")
+_AN_UPLOADS = re.compile("/[0-9a-f]{32}")
+"""How the URL of an upload begins whose id the server has made up, where `server.base_path` is /."""
 
 
 @dataclass(slots=True)
 class Routes:
-    """Collects routes. A path is absolute, exact, and outside `server.base_path`; where that is `/`, it comes before an upload's."""
+    """Collects routes. A path is absolute and exact. It lies outside `server.base_path`; where that is `/` it is no URL that the server gives to
+    an upload, and hooks cannot choose it."""
 
     base_path: str
     found: dict[str, Handler] = field(default_factory=dict)
@@ -268,9 +271,10 @@ class Routes:
     def get(self, path: str, handler: Handler, *, admin: bool = False) -> None:
         """Answer GET (and HEAD) of `path` by `await handler(head)`. `admin`: at `server.admin_listen` and not elsewhere, if there is one.
         Raises `ValueError` for a path that is taken or not allowed."""
-        inside = path == self.base_path or (self.base_path != "/" and (path + "/").startswith(self.base_path))
-        if inside or not path.startswith("/"):
+        if not path.startswith("/") or (self.base_path != "/" and (path + "/").startswith(self.base_path)):
             raise ValueError(f"route {path!r}: must begin with / and lie outside server.base_path {self.base_path!r}")
+        if self.base_path == "/" and _AN_UPLOADS.match(path):
+            raise ValueError(f"route {path!r}: begins with 32 hexadecimal digits, as the URL of an upload does")
         if path in _OWN_PATHS:
             raise ValueError(f"route {path!r}: is one of the server's own")
         if path in self.found or path in self.admin:

@@ -59,6 +59,8 @@ def test_the_program(port: int, tmp_path: Path) -> None:
         assert connection.ask(patch(path, 0, body[:1_000_000])).status == 204
         assert connection.ask(request("HEAD", path))["Upload-Offset"] == "1000000"
         assert connection.ask(patch(path, 1_000_000, body[1_000_000:])).status == 204
+        assert b"\ntusd_uploads_finished 1\n" in connection.ask(request("GET", "/tusd/metrics")).body
+        assert connection.ask(request("GET", "/tusd/readyz")).body == b"ok\n"
     upload = path.rpartition("/")[2]
     assert (tmp_path / "data" / upload).read_bytes() == body
     deadline = time.monotonic() + 5

@@ -20,10 +20,11 @@ GO = {
     "tusd_uploads_created": ("counter", ()),
     "tusd_uploads_finished": ("counter", ()),
     "tusd_uploads_terminated": ("counter", ()),
+    "tusd_connections_open": ("gauge", ()),
     "tusd_hook_errors_total": ("counter", ("hooktype",)),
     "tusd_hook_invocations_total": ("counter", ("hooktype",)),
 }
-"""What Go's tusd exposes in version 2, but for its connections and its storages."""
+"""What Go's tusd exposes in version 2, but for its storages."""
 
 
 def declared() -> dict[str, Metric]:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import socket
+import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
@@ -42,10 +43,11 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"uvloop": uvloop.ne
 
 
 class Counted(Metrics):
-    """Remembers sums."""
+    """Remembers sums, and what was observed."""
 
     def __init__(self) -> None:
         self.sums: dict[tuple[str, tuple[str, ...]], float] = {}
+        self.observed: dict[tuple[str, tuple[str, ...]], list[float]] = {}
 
     def add(self, metric: Metric, amount: float = 1, labels: tuple[str, ...] = ()) -> None:
         self.sums[metric.name, labels] = self.sums.get((metric.name, labels), 0) + amount
@@ -54,7 +56,7 @@ class Counted(Metrics):
         self.sums[metric.name, labels] = value
 
     def observe(self, metric: Metric, value: float, labels: tuple[str, ...] = ()) -> None:
-        self.add(metric, value, labels)
+        self.observed.setdefault((metric.name, labels), []).append(value)
 
 
 class InThread:
@@ -120,6 +122,7 @@ class Served(InThread):
         dispatchers: Sequence[Dispatcher] = (),
         unix: bool = False,
         admin: bool = False,
+        tls: ssl.SSLContext | None = None,
         extras: Mapping[str, Any] | None = None,
         informational: bool = True,
         **limits: Any,
@@ -136,6 +139,7 @@ class Served(InThread):
         self._limits = Limits(**{"read_timeout": 30, "keepalive_timeout": 30, **limits})
         self._unix = unix
         self._admin = admin
+        self._tls = tls
         self._extras = extras or {}
         self._informational = informational
         self._stop_timeout: float | None = 5.0
@@ -241,9 +245,8 @@ class Served(InThread):
             )
             checks = {"storage:test": self.store.check, "locking:test": self.locker.check}
             routes = Routes(self._origins.base_path)
-            if self._origins.base_path != "/":  # there is no path beside it
-                routes.get("/hello", _hello)
-                routes.get("/figures", _hello, admin=True)
+            routes.get("/hello", _hello)
+            routes.get("/figures", _hello, admin=True)
             self.site = Site(
                 engine,
                 origins=self._origins,
@@ -254,7 +257,7 @@ class Served(InThread):
                 informational=self._informational,
             )
             with contextlib.ExitStack() as stack:
-                listeners = [Listener(stack.enter_context(self._listen()))]
+                listeners = [Listener(stack.enter_context(self._listen()), self._tls)]
                 if self._admin:
                     listeners.append(Listener(stack.enter_context(socket.create_server(("127.0.0.1", 0))), admin=True))
                     self.admin_address = listeners[-1].sock.getsockname()

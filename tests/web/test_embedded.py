@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import logging
 import os
 import time
@@ -18,7 +19,7 @@ import tusd.web
 from tusd.config import StartErrors
 from tusd.hooks import Dispatcher, HookEvent, HookResponse, PostFinish, PreCreate
 
-from .raw import OCTETS, Connection, chunked, patch, post, request
+from .raw import OCTETS, Answer, Connection, chunked, patch, post, request
 from .serving import LOOPS, InThread, path_of
 from .test_connections import EXPECT, SIZES, eventually
 
@@ -287,3 +288,126 @@ def test_what_is_wrong_is_said_at_once() -> None:
     assert "config server.read_timeout: not a duration" in said
     with pytest.raises(StartErrors, match="`memory` keeps uploads in one process"):
         tusd.web.application({"storage": {"use": "memory"}, "server": {"workers": 4}})
+
+
+# --- what is beside the uploads
+
+
+PLUGIN = """
+from tusd import plugin
+
+class About:
+    @plugin.hookimpl
+    def add_routes(self, routes):
+        routes.get("/about", self.about)
+        routes.get("/about/broken", self.broken, admin=True)
+
+    async def about(self, head):
+        async def pieces():
+            yield head.query.encode()
+            yield b"!"
+        return plugin.Response(200, stream=pieces(), length=len(head.query) + 1)
+
+    async def broken(self, head):
+        raise RuntimeError("secret inner text")
+"""
+
+
+def get(outer: Outer, path: str, method: str = "GET", address: Any = None) -> Answer:
+    with Connection(address or outer.address) as connection:
+        return connection.ask(request(method, path))
+
+
+def with_routes(directory: Path, **sections: object) -> dict[str, object]:
+    (directory / "about.py").write_text(PLUGIN)
+    return {**settings(directory), "plugins": [{"use": str(directory / "about.py")}], **sections}
+
+
+def test_routes_where_the_outer_application_wants_them(run: Callable[..., Outer], tmp_path: Path) -> None:
+    def make() -> web.Application:
+        app, middle = web.Application(middlewares=[marking]), web.Application()
+        uploads = tusd.web.application(with_routes(tmp_path))
+        app.add_subapp("/up/", uploads)
+        middle.add_subapp("/tusd", tusd.web.routes(uploads))
+        app.add_subapp("/for/operators", middle)
+        return app
+
+    outer = run(make)
+    path = create(outer, 5)
+    with outer.connect() as connection:
+        assert connection.ask(patch(path, 0, b"hello")).status == 204
+        metrics = connection.ask(request("GET", "/for/operators/tusd/metrics"))
+        assert (metrics.status, metrics["X-Outer"]) == (200, "yes")
+        assert b"\ntusd_bytes_received 5\n" in metrics.body
+        assert b'\ntusd_requests_total{method="PATCH"} 1\n' in metrics.body
+        assert connection.ask(request("GET", "/for/operators/tusd/about?one=1")).body == b"one=1!"
+        assert connection.ask(request("HEAD", "/for/operators/tusd/readyz")).status == 200
+        assert connection.ask(request("GET", "/for/operators/tusd/readyz")).body == b"ok\n"
+        assert connection.ask(request("GET", "/for/operators/tusd/healthz")).body == b"ok\n"
+        assert connection.ask(request("DELETE", "/for/operators/tusd/about")).status == 405
+        for nothing in ("/metrics", "/tusd/metrics", "/for/operators/tusd/", "/for/operators/tusd/metrics/", "/up/metrics"):
+            assert connection.ask(request("GET", nothing)).status == 404
+        assert connection.ask(post({"Upload-Length": 1}, path="/for/operators/tusd/")).status == 404
+
+
+def test_a_bug_in_a_route(outer_with_routes: Outer, caplog: pytest.LogCaptureFixture) -> None:
+    answer = get(outer_with_routes, "/tusd/about/broken")
+    assert answer.status == 500
+    assert b"secret" not in answer.body
+    assert answer["X-Request-ID"] in caplog.text
+    caplog.clear()
+
+
+@pytest.fixture
+def outer_with_routes(run: Callable[..., Outer], tmp_path: Path) -> Outer:
+    """An application with uploads at /up/ and what is beside them at /tusd/, which tells details."""
+
+    def make() -> web.Application:
+        app = web.Application()
+        uploads = tusd.web.application(with_routes(tmp_path, health={"details": True}))
+        app.add_subapp("/up/", uploads)
+        app.add_subapp("/tusd/", tusd.web.routes(uploads))
+        return app
+
+    return run(make)
+
+
+def test_health_with_details(outer_with_routes: Outer) -> None:
+    backends = {"storage:file": {"state": "ok"}, "locking:file": {"state": "ok"}}
+    assert json.loads(get(outer_with_routes, "/tusd/readyz").body) == {"status": "ok", "backends": backends}
+
+
+def test_routes_on_an_address_of_their_own(run: Callable[..., Outer], tmp_path: Path) -> None:
+    """They are unavailable before the uploads are served, and after."""
+    uploads = tusd.web.application(with_routes(tmp_path))
+
+    def make() -> web.Application:
+        app = web.Application()
+        app.add_subapp("/up/", uploads)
+        return app
+
+    class WithOperators(Outer):
+        async def serve(self, stop: asyncio.Event) -> None:
+            operators = web.AppRunner(tusd.web.routes(uploads))
+            await operators.setup()
+            await web.TCPSite(operators, "127.0.0.1", 0).start()
+            self.operators = operators.addresses[0]
+            self.statuses = [(await asyncio.to_thread(get, self, "/readyz", "GET", self.operators)).status]
+            await super().serve(stop)
+            self.statuses.append((await asyncio.to_thread(get, self, "/readyz", "GET", self.operators)).status)
+            await operators.cleanup()
+
+    outer = WithOperators(make, "asyncio")
+    outer.start()
+    try:
+        assert get(outer, "/readyz", address=outer.operators).status == 200
+        assert b"tusd_uploads_created 0" in get(outer, "/metrics", address=outer.operators).body
+        assert get(outer, "/metrics").status == 404
+    finally:
+        outer.stop()
+    assert outer.statuses == [503, 503]
+
+
+def test_routes_of_another_application() -> None:
+    with pytest.raises(ValueError, match=r"not an application that tusd\.web\.application has made"):
+        tusd.web.routes(web.Application())

@@ -9,9 +9,11 @@ import time
 
 import pytest
 
+from tusd.engine.new import new_id
 from tusd.plugin import Response, Routes
 from tusd.protocol.messages import Head
 from tusd.protocol.urls import Origins
+from tusd.web.pages import ids_of_pages
 
 from .conftest import Serve
 from .raw import post, request
@@ -61,6 +63,26 @@ def test_a_path_that_is_taken_or_not_allowed() -> None:
             with pytest.raises(ValueError, match=re.escape(repr(path))):
                 routes.get(path, page, admin=admin)
     assert (list(routes.found), list(routes.admin)) == (["/a"], ["/b"])
+
+
+def test_routes_among_uploads() -> None:
+    """They may have any path but one that the server might give to an upload."""
+    routes = Routes("/")
+    routes.get("/metrics", page, admin=True)
+    routes.get("/about/us", page)
+    routes.get("/", page)
+    for path in (f"/{new_id()}", f"/{new_id()}+2~x", "/metrics", "/healthz", "about"):
+        with pytest.raises(ValueError, match=re.escape(repr(path))):
+            routes.get(path, page)
+    assert ids_of_pages(routes, Origins(base_path="/")) == {"metrics", "about/us", "healthz", "readyz"}
+    assert ids_of_pages(routes, Origins(base_path="/files/")) == frozenset()
+
+
+def test_a_page_that_no_upload_could_be_at() -> None:
+    routes = Routes("/")
+    routes.get("/.well-known/tusd", page)
+    routes.get("/%61bout", page)
+    assert ids_of_pages(routes, Origins(base_path="/")) == {"about", "healthz", "readyz"}
 
 
 def test_routes_for_operators_are_public_without_an_admin_listener(serve: Serve) -> None:

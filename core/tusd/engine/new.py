@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from ..errors import UploadRejected
+from ..errors import HookError, UploadRejected
 from ..hooks import HookResponse, PostCreate, PreCreate
 from ..limiting import Allowance
 from ..locking import Lease
@@ -34,6 +34,8 @@ async def asked(
             raise UploadRejected(hook=answer)
         if answer is not None and answer.change is not None:
             info = changed(info, answer.change)
+            if info.id in context.policy.reserved_ids:
+                raise HookError(f"a pre-create hook answered the id {info.id!r}, but a page of the server is at its URL")
             check_length(info.length, info, context.policy)
             check_body(body, info.length, info, context.policy)
     await bind(allowances, info)

@@ -21,7 +21,7 @@ from ..errors import (
     UploadNotFound,
     UploadSizeExceeded,
 )
-from ..model import Extension, Final, Partial, State, UploadInfo
+from ..model import Extension, Final, Partial, State, UploadId, UploadInfo
 from .headers import MAX_NUMBER, format_date, parse_date, parse_range
 from .messages import Append, BodyPlan, Create, Read
 
@@ -66,6 +66,8 @@ class Policy:
     """The most bytes that one request of the IETF's draft may carry."""
     min_append_size: int | None = None
     """The fewest bytes of such a request, unless it completes the upload."""
+    reserved_ids: frozenset[UploadId] = frozenset()
+    """Ids that no hook may choose: something else is at their URLs."""
 
     def has(self, extension: Extension) -> bool:
         """Whether an extension is on, and those that it cannot be without."""

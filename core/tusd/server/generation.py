@@ -14,7 +14,8 @@ from ..config import Config
 from ..engine import Engine
 from ..registry import Backends
 from ..web.app import Extras, Listener, Site
-from ..web.configured import engine_of, limits_of
+from ..web.configured import checks_of, engine_of, limits_of
+from ..web.pages import ids_of_pages
 from .logs import request_log
 from .plan import Plan
 from .tls import keep_fresh
@@ -99,7 +100,8 @@ class Generation:
 
     @asynccontextmanager
     async def _engine(self, backends: Backends) -> AsyncIterator[Engine]:
-        engine = engine_of(self._plan.config, backends)
+        config = self._plan.config
+        engine = engine_of(config, backends, reserved_ids=ids_of_pages(backends.routes, config.origins()))
         try:
             yield engine
         finally:
@@ -138,7 +140,7 @@ def _site(config: Config, backends: Backends, engine: Engine) -> Site:
         informational=config.protocol.informational == "auto",
         extras=Extras(
             routes=backends.routes,
-            checks={config.storage.label: backends.store.check, config.locking.label: backends.locker.check},
+            checks=checks_of(config, backends),
             details=config.health.details,
             index=server.index,
             profile=config.debug.profile,

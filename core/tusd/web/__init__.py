@@ -1,5 +1,5 @@
 """aiohttp on one side, the engine on the other; nothing but translation."""
 
-from .embedded import application
+from .embedded import application, routes
 
-__all__ = ["application"]
+__all__ = ["application", "routes"]

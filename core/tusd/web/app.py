@@ -84,6 +84,7 @@ class Site:
         self._health = Health(extras.checks)
         self._handle = partial(Handler, engine, dialects, origins=origins, cors=cors, metrics=metrics, limits=limits, log=log)
         self._limits = limits
+        self._metrics = metrics
         self._listeners: list[asyncio.Server] = []
         self._handlers: list[Handler] = []
         self._servers: list[Server] = []
@@ -102,7 +103,7 @@ class Site:
 
     async def _serve(self, listeners: Sequence[Listener], handler: Handler) -> None:
         loop = asyncio.get_running_loop()
-        server = Server(handler, self._limits, access_log=None, auto_decompress=False, lingering_time=_LINGER)
+        server = Server(handler, self._limits, self._metrics, access_log=None, auto_decompress=False, lingering_time=_LINGER)
         self._handlers.append(handler)
         self._servers.append(server)
         self._watches.append(Watch(server, self._limits))
@@ -133,6 +134,8 @@ class Site:
         for handler in self._handlers:
             handler.interrupt()
         await asyncio.gather(*(_close(server, timeout) for server in self._servers))
+        for server in self._servers:
+            server.count_no_more()
         for watch in self._watches:
             watch.stop()
         for handler in self._handlers:

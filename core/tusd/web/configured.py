@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 from ..config import Config, ServerSection
 from ..engine import Engine
 from ..hooks import Dispatcher
+from ..model import UploadId
 from ..registry import Backends
+from .health import Check
 from .limits import Limits
 
 
-def engine_of(config: Config, backends: Backends, dispatchers: Sequence[Dispatcher] = ()) -> Engine:
+def engine_of(
+    config: Config, backends: Backends, dispatchers: Sequence[Dispatcher] = (), *, reserved_ids: frozenset[UploadId] = frozenset()
+) -> Engine:
     """An engine that works with these backends; more `dispatchers` are asked after those of the configuration."""
     return Engine(
         store=backends.store,
@@ -21,8 +25,13 @@ def engine_of(config: Config, backends: Backends, dispatchers: Sequence[Dispatch
         limiters=backends.limiters,
         dispatchers=(*backends.dispatchers, *dispatchers),
         metrics=backends.metrics,
-        policy=config.policy(),
+        policy=replace(config.policy(), reserved_ids=reserved_ids),
     )
+
+
+def checks_of(config: Config, backends: Backends) -> Mapping[str, Check]:
+    """What `/readyz` asks: what a backend is called -> a call that raises when it cannot be used."""
+    return {config.storage.label: backends.store.check, config.locking.label: backends.locker.check}
 
 
 def limits_of(server: ServerSection) -> Limits:

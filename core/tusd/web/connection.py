@@ -10,7 +10,9 @@ import asyncio
 import logging
 import os
 import re
+from collections import deque
 from collections.abc import Awaitable, Callable
+from time import monotonic
 from typing import Any, cast
 
 from aiohttp import StreamReader, web
@@ -18,8 +20,10 @@ from aiohttp.http import HttpRequestParser, RawRequestMessage, StreamWriter
 from aiohttp.web_protocol import ERROR, _ErrInfo
 
 from ..errors import InternalError, InvalidRequest, TusError
+from ..metrics import Metrics
 from ..protocol.messages import Response
 from ..protocol.tus1 import VERSION
+from .figures import CONNECTIONS_OPEN
 from .lending import HOLD_FROM, show_many_zeros
 from .limits import Limits
 from .reply import Answer, Reply, last
@@ -64,11 +68,18 @@ class Connection(web.RequestHandler):
         self._head_since = 0.0
         """When the head that is still to come began, or the connection; 0 when none has begun."""
         self._head_size = 0
+        self._began = 0.0
+        """When the first byte of that head came (`time.monotonic`); 0 when none has."""
+        self._beginnings: deque[float] = deque()
+        """The same of the requests that wait, in their order."""
+        self.request_began = 0.0
+        """The same of the request that is being answered."""
         self._newest: StreamReader | None = None
         """The body of the newest request, if there was any."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.wire = cast(asyncio.Transport, transport)
+        self._server.count(1)
         beyond = self._server.beyond()
         if beyond >= _SPARE:
             self.wire.abort()  # no room, not even to be told so
@@ -79,6 +90,7 @@ class Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.wire = None
+        self._server.count(-1)
         self._newest = None  # it knows this connection, which would keep both alive
         super().connection_lost(exc)
 
@@ -96,6 +108,7 @@ class Connection(web.RequestHandler):
     def _head_goes_on(self, size: int) -> None:
         """Bytes came, and no request is whole."""
         self._head_since = self._head_since or self._loop.time()
+        self._began = self._began or monotonic()
         self._head_size += size
         if self._head_size <= self._limits.max_head_size:
             return
@@ -192,11 +205,15 @@ class Connection(web.RequestHandler):
             return
         waiting = len(self._messages)
         super().data_received(data)
-        if len(self._messages) == waiting:
+        if (came := len(self._messages) - waiting) == 0:
             if data and (self._newest is None or self._newest.is_eof()):
                 self._head_goes_on(len(data))
             return
-        self._head_since, self._head_size = 0.0, 0
+        now = monotonic()
+        self._beginnings.append(self._began or now)
+        for _ in range(came - 1):
+            self._beginnings.append(now)
+        self._head_since, self._head_size, self._began = 0.0, 0, 0.0
         newest, self._newest = self._messages[-1]
         if not self._newest.is_eof() and isinstance(newest, RawRequestMessage):
             size = _size(newest)
@@ -261,6 +278,7 @@ class Connection(web.RequestHandler):
     def _next(self) -> tuple[RawRequestMessage | _ErrInfo, StreamReader]:
         """The request that came first. The parser may go on where too many that were waiting had made it stop."""
         found = self._messages.popleft()
+        self.request_began = self._beginnings.popleft()
         if self._parser is not None:
             self._parser.message_consumed()
         if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
@@ -371,7 +389,7 @@ def _without_quotes(message: str) -> str:
 class Server(web.Server):
     """Makes connections."""
 
-    def __init__(self, handle: Handle, limits: Limits, **options: Any) -> None:
+    def __init__(self, handle: Handle, limits: Limits, metrics: Metrics, **options: Any) -> None:
         super().__init__(
             cast(Any, handle),  # aiohttp calls it in its own loop over requests only, which `Connection.start` replaces
             keepalive_timeout=limits.keepalive_timeout,
@@ -382,6 +400,21 @@ class Server(web.Server):
         )
         self._handle = handle
         self._limits = limits
+        self._metrics = metrics
+        self._counted: int | None = 0
+        """Connections that the metrics know of; None: it is over."""
+
+    def count(self, number: int) -> None:
+        """So many connections more are open."""
+        if self._counted is not None:
+            self._counted += number
+            self._metrics.add(CONNECTIONS_OPEN, number)
+
+    def count_no_more(self) -> None:
+        """The server has ended: connections that take longer, for their TLS to end, count no more."""
+        if self._counted:
+            self._metrics.add(CONNECTIONS_OPEN, -self._counted)
+        self._counted = None
 
     def open_connections(self) -> list[Connection]:
         """Those that are open now."""

@@ -20,11 +20,13 @@ from ..errors import (
     UnsupportedHttpVersion,
 )
 from ..metrics import Metrics
+from ..protocol.common import method_meant
 from ..protocol.cors import Cors
 from ..protocol.dialects import Dialects
 from ..protocol.messages import Head, HeaderList, Response
 from ..protocol.urls import Origins
 from .body import BUFFER_SIZE, RequestSource
+from .figures import ALL, METHODS, NO_ANSWER, OTHER, REQUEST_DURATION, REQUESTS_ACTIVE
 from .health import PROBES
 from .interim import Interim
 from .limits import Limits
@@ -34,7 +36,8 @@ from .requests import Entry, RequestIds, RequestLog
 from .writing import Writer
 
 logger = logging.getLogger("tusd.web")
-_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+_KNOWN = frozenset(METHODS)
+_CLASSES = (NO_ANSWER, "1xx", "2xx", "3xx", "4xx", "5xx")
 _VERSIONS = ((1, 1), (1, 0))
 
 
@@ -65,6 +68,7 @@ class Handler:
         self._within = frozenset(path for path in pages if origins.holds(path))
         """Pages where uploads would be."""
         self._metrics = metrics
+        metrics.declare(*ALL)
         self._limits = limits
         self._buffer = memoryview(bytearray(BUFFER_SIZE))  # filled and written within one callback: one per event loop is enough
         self._writer = Writer()
@@ -75,7 +79,7 @@ class Handler:
     async def __call__(self, request: web.BaseRequest) -> Answer:
         """The answer to one request. Raises `ClientGone` only."""
         head = head_of(request, self._origins)
-        entry = self._ids.entry(head.headers.get("X-Request-ID"))
+        entry = self._ids.entry(head.headers.get("X-Request-ID"), getattr(request.protocol, "request_began", 0.0))
         source = RequestSource(request, self._buffer, self._writer, self._limits) if request.body_exists else None
         if source is not None:
             self._sources.add(source)
@@ -129,7 +133,10 @@ class Handler:
             or not self._uploads
         ):
             return await self._outside(call)
-        self._metrics.add(REQUESTS, labels=(head.method if head.method in _METHODS else "other",))
+        metrics, meant = self._metrics, method_meant(head)
+        method = meant if meant in _KNOWN else OTHER
+        metrics.add(REQUESTS, 1, (method,))
+        metrics.add(REQUESTS_ACTIVE, 1)
         try:
             return await self._upload(call)
         except TusError as error:
@@ -142,6 +149,10 @@ class Handler:
             raise
         except Exception as error:
             return await self._fail(call, error)
+        finally:
+            metrics.add(REQUESTS_ACTIVE, -1)
+            call.entry.end()
+            metrics.observe(REQUEST_DURATION, call.entry.seconds, (method, _CLASSES[call.entry.status // 100]))
 
     async def _upload(self, call: _Call) -> Answer:
         head, entry = call.head, call.entry
@@ -193,7 +204,7 @@ class Handler:
         head, source = call.head, call.source
         close = close or self._leaving or (source is not None and source.unread) or _recoded(head)
         close = close or head.method == "CONNECT" or "Upgrade" in head.headers
-        return await send(call.request, response, call.extra, close=close, entry=call.entry)
+        return await send(call.request, response, call.extra, close=close, entry=call.entry, metrics=self._metrics)
 
 
 @dataclass(slots=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, UploadNotFound
+from ..model import UploadId
 from ..plugin import Handler, Routes
 from ..protocol.messages import Head, Response
 from ..protocol.urls import Origins
-from .health import Health
+from .health import PROBES, Health
 from .profile import Profile
 
 _PROFILE = "/debug/profile"
@@ -27,6 +29,16 @@ def admin_pages(routes: Routes, health: Health, *, profile: bool) -> Pages:
     """For the admin listener."""
     found = {**routes.admin, **health.pages(details=True)}
     return {**found, _PROFILE: Profile()} if profile else found
+
+
+def ids_of_pages(routes: Routes, origins: Origins) -> frozenset[UploadId]:
+    """The ids whose upload nobody could reach, because a page is answered at its URL."""
+    found = set()
+    for path in (*routes.found, *routes.admin, *PROBES):
+        if origins.holds(path):
+            with suppress(UploadNotFound):  # no upload can be there
+                found.add(origins.upload_id(path))
+    return frozenset(one for one in found if one is not None)
 
 
 def _welcome(origins: Origins) -> Handler:

@@ -12,7 +12,9 @@ from http import HTTPStatus
 from aiohttp import HttpVersion, HttpVersion11, web
 from multidict import CIMultiDict
 
+from ..metrics import Metrics
 from ..protocol.messages import HeaderList, Response
+from .figures import BYTES_SENT
 from .requests import Entry
 
 _REASONS = {status.value: status.phrase for status in HTTPStatus} | {460: "Checksum Mismatch"}
@@ -35,8 +37,11 @@ class Reply:
 Answer = web.StreamResponse | Reply
 
 
-async def send(request: web.BaseRequest, response: Response, extra: HeaderList, *, close: bool, entry: Entry) -> Answer:
-    """Send a streamed body; the connection sends what else is left. `close`: nothing may follow on this connection. `entry` is told what is sent.
+async def send(
+    request: web.BaseRequest, response: Response, extra: HeaderList, *, close: bool, entry: Entry, metrics: Metrics
+) -> Answer:
+    """Send a streamed body; the connection sends what else is left. `close`: nothing may follow on this connection. `entry` and `metrics` are
+    told what is sent.
 
     Raises `ClientGone`."""
     headers = response.headers + extra
@@ -44,7 +49,7 @@ async def send(request: web.BaseRequest, response: Response, extra: HeaderList, 
         headers.append(("X-Request-ID", entry.request_id))
     entry.status = response.status
     if response.stream is not None:
-        return await _send_stream(request, response, headers + _OURS, close=close, entry=entry)
+        return await _send_stream(request, response, headers + _OURS, close=close, entry=entry, metrics=metrics)
     if request.method != "HEAD":
         entry.sent = len(response.body)
     transport = request.transport
@@ -93,7 +98,7 @@ def _reason(status: int) -> str:
 
 
 async def _send_stream(
-    request: web.BaseRequest, response: Response, headers: HeaderList, *, close: bool, entry: Entry
+    request: web.BaseRequest, response: Response, headers: HeaderList, *, close: bool, entry: Entry, metrics: Metrics
 ) -> web.StreamResponse:
     reply = web.StreamResponse(status=response.status, headers=CIMultiDict(headers))
     reply.content_length = response.length
@@ -107,9 +112,11 @@ async def _send_stream(
         if first:
             await _sent(reply.write(first))
             entry.sent = len(first)
+            metrics.add(BYTES_SENT, len(first))
         async for piece in stream:
             await _sent(reply.write(piece))
             entry.sent += len(piece)
+            metrics.add(BYTES_SENT, len(piece))
         await _sent(reply.write_eof())
     except BaseException:
         if reply.prepared and request.transport is not None:

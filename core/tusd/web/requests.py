@@ -36,8 +36,8 @@ class Entry:
         "upload",
     )
 
-    def __init__(self, request_id: str, *, id_given: bool) -> None:
-        self._began = monotonic()
+    def __init__(self, request_id: str, *, id_given: bool, began: float = 0.0) -> None:
+        self._began = began or monotonic()
         self.request_id = request_id
         self.id_given = id_given
         """Whether the client chose it."""
@@ -84,11 +84,11 @@ class RequestIds:
         self._prefix = os.urandom(5).hex()
         self._numbers = count(1)
 
-    def entry(self, given: str | None) -> Entry:
-        """The entry of a new request with this `X-Request-ID`."""
+    def entry(self, given: str | None, began: float = 0.0) -> Entry:
+        """The entry of a request with this `X-Request-ID` that began then (`time.monotonic`); 0: now."""
         if given and _VALID_ID.fullmatch(given):
-            return Entry(given, id_given=True)
-        return Entry(f"{self._prefix}{next(self._numbers):06x}", id_given=False)
+            return Entry(given, id_given=True, began=began)
+        return Entry(f"{self._prefix}{next(self._numbers):06x}", id_given=False, began=began)
 
 
 def _outcome(error: TusError) -> str:
