@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import ValidationError
 from tests.docs.authorisation.jwt_hooks import JwtHooks
+from tests.e2e.files import MIB, random_file, sha256
+from tests.e2e.test_tus_js import Client
 from tests.server.running import until
 from tests.web.raw import OCTETS, Answer, Connection, post, request
 
@@ -455,6 +457,25 @@ def test_a_script_may_read_why_it_was_refused(server: ServerProcess, upload: str
         answer = ask(server, request("HEAD", upload, [("Origin", "https://app.example"), *auth]))
         assert answer["Access-Control-Allow-Origin"] == "https://app.example"
         assert "WWW-Authenticate" in answer["Access-Control-Expose-Headers"].split(", ")
+
+
+def test_tus_js_client_goes_on_with_a_fresh_token(server: ServerProcess, tmp_path: Path) -> None:
+    """Its token expires in the middle. A HEAD that is refused would make it start over, a PATCH that is refused would make it fail."""
+    file, old = random_file(tmp_path / "file", 4 * MIB), token(exp=int(time.time()) - 2)
+    events = list(Client(server, file, tokens=[token(), token(), token(), old, old, old, token()]).events())
+    assert [(event["method"], event["status"]) for event in events if event["event"] == "answer"] == [
+        ("POST", 201),
+        ("PATCH", 204),
+        ("PATCH", 204),
+        ("PATCH", 423),
+        ("HEAD", 423),
+        ("HEAD", 423),
+        ("HEAD", 200),
+        ("PATCH", 204),
+        ("PATCH", 204),
+    ]
+    content = ask(server, request("GET", "/" + events[-1]["url"].split("/", 3)[3], anna())).body
+    assert hashlib.sha256(content).hexdigest() == sha256(file)
 
 
 # --- its options
