@@ -1,8 +1,8 @@
 """Hook events and their answers as JSON, in the shapes that tusd's hooks have always had.
 
 An event is `{"Type": name, "Event": {"Upload": {...}, "HTTPRequest": {...}}}`. What only our events tell stands beside these:
-`Event.Access` (pre-access), `Event.Error` (post-fail) and `Event.Reason` (post-expire), and `DeliveryID` beside `Event`. An answer is an object whose keys may be written
-in any case; unknown keys are ignored.
+`Event.Notes` (what is noted of the upload, if anything), `Event.Access` (pre-access), `Event.Error` (post-fail) and `Event.Reason` (post-expire), and
+`DeliveryID` beside `Event`. An answer is an object whose keys may be written in any case; unknown keys are ignored.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ def event_as_json(event: HookEvent) -> dict[str, Any]:
             "Header": headers_of(event.head),
         },
     }
+    if event.upload.notes:
+        told["Notes"] = dict(event.upload.notes)
     match event:
         case PreAccess(access=access):
             told["Access"] = access

@@ -17,7 +17,7 @@ from multidict import CIMultiDict
 
 from tusd.builtin.file_hooks import FileDispatcher, FileHooks, executables
 from tusd.errors import StartError
-from tusd.hooks import EVENTS, HookEvent, HookResponse, PostFinish, PreCreate, PreFinish
+from tusd.hooks import EVENTS, HookEvent, HookResponse, PostFinish, PreAccess, PreCreate, PreFinish
 from tusd.model import Metadata, UploadId, UploadInfo
 from tusd.plugin import HookError
 from tusd.protocol.messages import Head
@@ -93,6 +93,14 @@ async def test_it_gets_the_event_as_go_tells_it(tmp_path: Path) -> None:
         },
     }
     assert (tmp_path / "env").read_text() == f"abc 12 5 {tmp_path}\n"
+
+
+async def test_it_gets_what_is_noted_of_the_upload(tmp_path: Path) -> None:
+    script(tmp_path, "pre-access", "cat > told")
+    noted = replace(INFO, notes={"owner": "Ännchen"})
+    assert await dispatcher(tmp_path).dispatch(PreAccess(upload=noted, head=HEAD, access="append")) is None
+    told = json.loads((tmp_path / "told").read_text())["Event"]
+    assert (told["Notes"], told["Access"]) == ({"owner": "Ännchen"}, "append")
 
 
 @pytest.mark.parametrize("reading", ["cat", "cat /dev/stdin", "cat - < /dev/stdin", "head -c 1000000"])

@@ -1,5 +1,6 @@
 // Drive tus-js-client as told by the JSON in argv[2], and say in JSON lines what happens:
-//   {file, endpoint, options, urls, abortAt, terminate, resume}
+//   {file, endpoint, options, urls, abortAt, terminate, resume, tokens}
+// `tokens` are the bearer tokens of the requests, one after another; the last is that of all that follow.
 import fs from 'node:fs'
 import { PassThrough } from 'node:stream'
 import * as tus from 'tus-js-client'
@@ -25,6 +26,12 @@ const options = {
       say('aborted', { url: upload.url, accepted })
     }
   },
+}
+if (job.tokens) {
+  options.onBeforeRequest = (request) => {
+    request.setHeader('Authorization', `Bearer ${job.tokens.length > 1 ? job.tokens.shift() : job.tokens[0]}`)
+  }
+  options.onAfterResponse = (request, response) => say('answer', { method: request.getMethod(), status: response.getStatus() })
 }
 if (job.urls) options.urlStorage = new tus.FileUrlStorage(job.urls)
 // With a deferred length the input must not be a file: the client would take its pieces to be as long as chunkSize.

@@ -22,7 +22,6 @@ from tusd.errors import (
     UnexpectedEof,
     UploadExists,
     UploadInterrupted,
-    UploadLocked,
     UploadSizeExceeded,
 )
 from tusd.hooks import Changes, HookEvent, HookResponse, PreCreate
@@ -334,14 +333,21 @@ async def test_an_id_that_is_taken_keeps_the_room_of_the_upload_that_has_it(
     assert await rig.content(taken) == content
 
 
-async def test_an_id_whose_upload_is_in_use_keeps_the_room_of_that_upload() -> None:
-    rig = Rig(Policy(lock_timeout=0.01), limits="A", hooks=[lambda event: named("taken")], events=[PreCreate])
+async def test_an_id_that_is_taken_does_not_interrupt_the_upload_that_has_it() -> None:
+    rig = Rig(limits="A", hooks=[lambda event: named("taken")], events=[PreCreate])
     taken = await rig.put("taken", b"0123", length=10)
     rig.limiters[0].held[taken] = 10
-    async with rig.locks.lock(taken, lambda: None):
-        with pytest.raises(UploadLocked):
-            await rig.create(5, b"01")
+    source = FakeSource(b"45", hangs=True)
+    running = asyncio.create_task(rig.append(taken, 4, source=source, size=6))
+    await source.hanging.wait()
+    rig.clear()
+    with pytest.raises(UploadExists):
+        await rig.create(5, b"01")
+    assert not source.stopped.is_set()
+    assert rig.log == ["A.admit", "pre-create", "info", "A.leave"]
     assert rig.limiters[0].held == {taken: 10}
+    source.send(b"6789")
+    assert (await running).info.state is State.COMPLETE
 
 
 # --- pre-create

@@ -61,6 +61,12 @@ def test_headers_of_the_protocol_are_not_the_hooks(name: str) -> None:
     assert answer(HookResponse(headers={name: "stolen"})) == answer(None)
 
 
+def test_what_must_not_be_cached_is_not_whatever_a_hook_says() -> None:
+    private = HookResponse(headers={"cache-control": "private"})
+    assert merged(Response(200, [("Cache-Control", "no-store")]), private).headers == [("Cache-Control", "no-store")]
+    assert merged(Response(200), private).headers == [("cache-control", "private")]
+
+
 def test_a_body_makes_200_of_204_and_is_text() -> None:
     found = merged(Response(204), HookResponse(body="ü"))
     assert found == Response(200, [("Content-Type", "text/plain; charset=utf-8")], "ü".encode())

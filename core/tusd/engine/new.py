@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from ..errors import HookError, UploadRejected
+from ..errors import HookError, UploadExists, UploadNotFound, UploadRejected
 from ..hooks import HookResponse, PostCreate, PreCreate
 from ..limiting import Allowance
 from ..locking import Lease
@@ -26,7 +26,7 @@ def new_id() -> UploadId:
 async def asked(
     context: Context, exchange: Exchange, info: UploadInfo, body: BodyPlan | None, allowances: Sequence[Allowance]
 ) -> tuple[UploadInfo, HookResponse | None]:
-    """The upload as pre-create wants it, with its room reserved."""
+    """The upload as pre-create wants it, with its room reserved. Raises `UploadExists` for an id of pre-create's that is taken."""
     answer: HookResponse | None = None
     if context.announcer.wants(PreCreate):
         answer = await context.announcer.ask(PreCreate(upload=info, head=exchange.head))
@@ -36,13 +36,22 @@ async def asked(
             info = changed(info, answer.change)
             if info.id in context.policy.reserved_ids:
                 raise HookError(f"a pre-create hook answered the id {info.id!r}, but a page of the server is at its URL")
+            if answer.change.id is not None and await _taken(context, info.id):
+                raise UploadExists()  # before the lock: who may not touch that upload cannot interrupt it either
             check_length(info.length, info, context.policy)
             check_body(body, info.length, info, context.policy)
     await bind(allowances, info)
     if context.limiters:
-        chosen = answer is not None and answer.change is not None and answer.change.id is not None
-        await context.reserve(info, info.length or 0, await context.held(info.id, 0) if chosen else 0)
+        await context.reserve(info, info.length or 0, 0)
     return info, answer
+
+
+async def _taken(context: Context, upload_id: UploadId) -> bool:
+    try:
+        await context.timed("info", context.store.info(upload_id))
+    except UploadNotFound:
+        return False
+    return True
 
 
 async def created(context: Context, exchange: Exchange, info: UploadInfo, lease: Lease | None) -> Upload:

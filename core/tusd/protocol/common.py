@@ -11,6 +11,9 @@ _RESERVED_NAMES = frozenset(
     "location content-length transfer-encoding connection keep-alive upgrade trailer te date server x-content-type-options".split()
 )
 
+_UNSTORED = ("Cache-Control", "no-store")
+"""An offset from a cache would be wrong (tus 1.0.0, HEAD)."""
+
 
 def method_meant(head: Head) -> str:
     """What the client means; X-HTTP-Method-Override counts in a POST only, because a GET must stay safe (RFC 9110 section 9.2.1)."""
@@ -29,10 +32,11 @@ def merged(response: Response, answer: Answer | None) -> Response:
     """Let a hook's answer change the response, except for the headers that are the protocol's own."""
     if answer is None:
         return response
+    reserved = _RESERVED_NAMES | {"cache-control"} if _UNSTORED in response.headers else _RESERVED_NAMES
     given = {
         name: value
         for name, value in answer.headers.items()
-        if name.lower() not in _RESERVED_NAMES and not name.lower().startswith(_RESERVED)
+        if name.lower() not in reserved and not name.lower().startswith(_RESERVED)
     }
     replaced = {name.lower() for name in given}
     response.headers = [(n, v) for n, v in response.headers if n.lower() not in replaced] + list(given.items())

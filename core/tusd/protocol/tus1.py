@@ -9,6 +9,7 @@ from ..errors import (
     AmbiguousUploadLength,
     ConcatenationUnsupported,
     Full,
+    HookError,
     InternalError,
     InvalidContentType,
     InvalidOffset,
@@ -230,10 +231,10 @@ class Tus1:
     def refuse(self, head: Head, error: TusError) -> Response:
         """The answer to a request that failed: `CODE: message` as text; what an `InternalError` says is for the log only.
 
-        A HEAD answers 423 to what may pass, and what is temporary or full may: clients take any other failure for a reason to
-        start over."""
+        A HEAD answers 423 to what may pass: what is temporary, full, or a hook that failed. Clients take any other failure for a
+        reason to start over."""
         method = method_meant(head)
-        may_pass = error.temporary or isinstance(error, Full)
+        may_pass = error.temporary or isinstance(error, Full | HookError)
         status = 423 if may_pass and method == "HEAD" else error.status
         message = error.message if isinstance(error, InternalError) else str(error)
         found = [*_common(), ("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")]
