@@ -6,7 +6,7 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, ClassVar, get_args
@@ -296,12 +296,13 @@ class AnswerTests(HooksBase):
                 found = await dispatcher.dispatch(PreCreate(upload=UPLOAD, head=HEAD))
                 assert meant(found) == answer_from_json(carried), f"the answer {what}"
 
-    async def test_every_event_is_answered(self, tusd_door: Door[Dispatcher], receiver: Receiver) -> None:
+    async def test_every_event_that_honours_answers_is_answered(self, tusd_door: Door[Dispatcher], receiver: Receiver) -> None:
         answer = {"HTTPResponse": {"StatusCode": 409, "Body": "enough"}, "RejectUpload": True, "StopUpload": True}
         receiver.answer(answer)
         async with self.dispatching(tusd_door) as dispatcher:
             for event in one_of_each():
-                assert await dispatcher.dispatch(event) == answer_from_json(answer), event.name
+                found = await dispatcher.dispatch(event)
+                assert found == answer_from_json(answer) or not event.answers, event.name
 
     async def test_answers_at_once_are_not_mixed_up(self, tusd_door: Door[Dispatcher], receiver: Receiver) -> None:
         receiver.echo()
@@ -330,7 +331,11 @@ class FailureTests(HooksBase):
         async with self.dispatching(tusd_door) as dispatcher:
             receiver.babble()
             for event in one_of_each():
-                await self.fails(dispatcher, event)
+                if event.answers:
+                    await self.fails(dispatcher, event)
+                else:  # it has arrived, and nothing that is said to it would count
+                    with suppress(HookError):
+                        await dispatcher.dispatch(event)
 
     async def test_it_goes_on_after_failures(self, tusd_door: Door[Dispatcher], receiver: Receiver) -> None:
         event = PreCreate(upload=UPLOAD, head=HEAD)
