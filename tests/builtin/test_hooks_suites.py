@@ -88,7 +88,7 @@ class TestFileHooks(HooksSuite):
 
     async def left_behind(self) -> Sequence[object]:
         """The killed go a moment later."""
-        deadline = time.monotonic() + 1
+        deadline = time.monotonic() + 3
         while (found := self.scripts.running()) and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         return found

@@ -161,7 +161,7 @@ class HooksBase:
     """The plugin class; it must be installed, with its entry point."""
     impatient: ClassVar[Mapping[str, object]] = {"timeout": "300ms"}
     """Options that let the dispatcher give up soon on a receiver that hangs."""
-    prompt: ClassVar[float] = 2.0
+    prompt: ClassVar[float] = 3.0
     """Seconds in which a dispatch must have ended once it was cancelled, or once the dispatcher was to give up."""
     secrets: ClassVar[Sequence[str]] = ()
     """What stands in the options and must not stand in an error."""

@@ -370,7 +370,7 @@ class TakesItsTimeToEnd(_Plugin):
             try:
                 return await super().dispatch(event)
             except asyncio.CancelledError:
-                await asyncio.sleep(1)
+                await asyncio.sleep(1.5)
                 raise
 
 

@@ -10,11 +10,11 @@ import pytest
 
 from tusd.testing import hooks
 
-hooks.PATIENCE = 2.0
+hooks.PATIENCE = 3.0
 
 
 class Base(hooks.HooksSuite):
-    prompt = 0.5
+    prompt = 1.0
     impatient: ClassVar[Mapping[str, object]] = {"timeout": "50ms"}
 
     @pytest.fixture
