@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Any, TypeVar
+from datetime import UTC, datetime
+from typing import Any, NoReturn, TypeVar, cast
 from urllib.parse import quote
 
 from .errors import HookError
@@ -19,9 +19,6 @@ from .model import Final, Metadata, Partial, UploadId, UploadInfo
 from .protocol.messages import Head
 
 T = TypeVar("T")
-
-MAX_ANSWER = 1 << 20
-"""Bytes of an answer that are read at most, whatever the transport allows."""
 
 
 def encode_event(event: HookEvent) -> bytes:
@@ -58,9 +55,7 @@ def headers_of(head: Head) -> dict[str, list[str]]:
     """A request's headers with all their values, under their canonical names: `X-Request-Id`."""
     found: dict[str, list[str]] = {}
     for name, value in head.headers.items():
-        found.setdefault("-".join(word[:1].upper() + word[1:].lower() for word in name.split("-")), []).append(
-            value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-        )
+        found.setdefault("-".join(word[:1].upper() + word[1:].lower() for word in name.split("-")), []).append(_text(value))
     return found
 
 
@@ -83,20 +78,30 @@ def _upload(info: UploadInfo, *, created: bool) -> dict[str, Any]:
         "IsPartial": isinstance(info.concat, Partial),
         "IsFinal": final is not None,
         "PartialUploads": None if final is None else list(final.parts),
-        "Storage": dict(info.storage) if info.storage else None,
+        "Storage": {key: _text(value) for key, value in info.storage.items()} if info.storage else None,
     }
+
+
+def _text(value: str) -> str:
+    """Without halves of surrogate pairs, which stand for what was not UTF-8, and which nobody could send on: they become U+FFFD."""
+    return value if value.isascii() else value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 # --- answers
 
 
 def decode_answer(text: bytes) -> HookResponse:
-    """What a hook has answered as JSON text. Raises `HookError` for what is not an answer, saying where it is wrong."""
+    """What a hook has answered as JSON text in UTF-8; bytes that are not UTF-8 become U+FFFD. Raises `HookError` for what is not an
+    answer, saying where it is wrong."""
     try:
-        found = json.loads(text)
+        found = json.loads(text.decode("utf-8-sig", "replace"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise HookError(f"a hook's answer is not JSON: {error}") from None
     return answer_from_json(found)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number")
 
 
 def answer_from_json(found: object) -> HookResponse:
@@ -118,7 +123,7 @@ def metadata_from_text(texts: Mapping[str, str]) -> Metadata:
     for key in texts:
         if not key.isascii() or not key.isprintable() or " " in key or "," in key or not key:
             raise HookError(f"a hook answered the metadata key {key!r}; keys are ASCII without spaces and commas")
-    return Metadata({key: text.encode("utf-8", "replace") for key, text in texts.items()})
+    return Metadata({key: text.encode() for key, text in texts.items()})
 
 
 def _changes(found: _Object | None) -> Changes | None:
@@ -145,7 +150,7 @@ class _Object:
         if not isinstance(found, dict):
             raise HookError(f"a hook's {where} is {_kind(found)}, not an object")
         self._where = where
-        self._values = {key.lower(): value for key, value in found.items()}
+        self._values = {key.lower(): value for key, value in found.items() if isinstance(key, str) and value is not None}
 
     def object(self, key: str) -> _Object | None:
         """An object within."""
@@ -155,13 +160,19 @@ class _Object:
     def get(self, key: str, kind: type[T]) -> T | None:
         """A value of one type; whole numbers are floats, too."""
         found = self._values.get(key.lower())
-        if kind is float and isinstance(found, int) and not isinstance(found, bool):
-            found = float(found)
+        if kind is float and type(found) is int:
+            found = self._float(key, found)
         if found is None:
             return None
         if not isinstance(found, kind) or (kind is int and isinstance(found, bool)):
             raise HookError(f"a hook's {self._where}.{key} is {_kind(found)}, not {_NAMES[kind]}")
-        return found
+        return cast(T, _text(found)) if isinstance(found, str) else found
+
+    def _float(self, key: str, number: int) -> float:
+        try:
+            return float(number)
+        except OverflowError:
+            raise HookError(f"a hook's {self._where}.{key} is too large") from None
 
     def texts(self, key: str) -> dict[str, str] | None:
         """An object of texts."""
@@ -171,9 +182,11 @@ class _Object:
         if not isinstance(found, dict):
             raise HookError(f"a hook's {self._where}.{key} is {_kind(found)}, not an object of texts")
         for name, value in found.items():
+            if not isinstance(name, str):
+                raise HookError(f"a hook's {self._where}.{key} has a key that is {_kind(name)}, not text")
             if not isinstance(value, str):
-                raise HookError(f"a hook's {self._where}.{key}.{quote(name, safe='')} is {_kind(value)}, not text")
-        return found
+                raise HookError(f"a hook's {self._where}.{key}.{quote(_text(name), safe='')} is {_kind(value)}, not text")
+        return {_text(name): _text(value) for name, value in found.items()}
 
     def time(self, key: str) -> datetime | None:
         """A time with its zone, as RFC 3339 writes it."""
@@ -182,11 +195,11 @@ class _Object:
             return None
         try:
             time = datetime.fromisoformat(text)
-        except ValueError:
-            time = None
-        if time is None or time.tzinfo is None:
-            raise HookError(f"a hook's {self._where}.{key} is not a time such as 2026-12-31T12:00:00Z")
-        return time
+            if time.tzinfo is not None:
+                return time.astimezone(UTC)
+        except (ValueError, OverflowError):
+            pass
+        raise HookError(f"a hook's {self._where}.{key} is not a time such as 2026-12-31T12:00:00Z")
 
 
 _NAMES: dict[type, str] = {int: "a whole number", float: "a number", str: "text", bool: "true or false", dict: "an object"}

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
+from typing import Any
 
 import pytest
 from multidict import CIMultiDict
@@ -191,6 +192,25 @@ async def test_a_cancelled_event_leaves_no_process(tmp_path: Path) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    await none_alive(tmp_path)
+
+
+async def test_one_that_is_cancelled_while_it_starts_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start, begun = asyncio.create_subprocess_exec, asyncio.Event()
+
+    async def slowly(*args: Any, **kwargs: Any) -> Any:
+        process = await start(*args, **kwargs)
+        begun.set()
+        await asyncio.sleep(0.2)
+        return process
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", slowly)
+    script(tmp_path, "pre-create", "echo $$ > pid; sleep 60 & wait")
+    task = asyncio.create_task(dispatcher(tmp_path).dispatch(event()))
+    await begun.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
     await none_alive(tmp_path)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tests.testing.inner_pytest import run_pytest
 
+from tusd.testing.hooks import HooksBase, Receiver
 from tusd.testing.metrics import MetricsSuite
 from tusd.testing.storage import StorageSuite
 
@@ -39,10 +40,24 @@ def test_every_example_compiles(code: str) -> None:
 
 
 def test_what_may_be_overridden_is_there() -> None:
-    table = PAGE.partition("These may be overridden")[2].partition("\n\n`failing`")[0]
-    names = re.findall(r"^\| `(\w+)", table, re.MULTILINE)
-    assert names == ["failing", "large", "takes_away", "content"]
-    assert all(hasattr(StorageSuite, name) for name in names)
+    storage, hooks = (
+        text.partition("\n\n`failing`")[0].partition("\n## ")[0] for text in PAGE.split("These may be overridden")[1:]
+    )
+    assert named(storage) == ["failing", "large", "takes_away", "content"]
+    assert all(hasattr(StorageSuite, name) for name in named(storage))
+    stated = {name for name in [*vars(HooksBase), *HooksBase.__annotations__] if not name.startswith("_")}
+    assert {*named(hooks)} == stated - {"seam", "plugin", "dispatching", "arrives", "fails"}
+
+
+def named(table: str) -> list[str]:
+    """What stands in the first column."""
+    first = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    return re.findall(r"`(\w+)", " ".join(first))
+
+
+def test_a_receiver_is_as_the_page_says() -> None:
+    methods = re.findall(r"^    def (\w+)", block("(Receiver)").partition("class Test")[0], re.MULTILINE)
+    assert {*methods} - {"__init__"} == Receiver.__abstractmethods__
 
 
 def test_what_may_be_overridden_of_metrics_is_there() -> None:

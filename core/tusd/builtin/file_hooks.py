@@ -94,9 +94,7 @@ class FileDispatcher(plugin.Dispatcher):
             environment["TUS_ID"] = ""
         try:
             with _as_file(plugin.encode_event(event)) as stdin:
-                process = await asyncio.create_subprocess_exec(
-                    path, stdin=stdin, stdout=PIPE, cwd=path.parent, env=environment, start_new_session=True
-                )
+                process = await _started(path, stdin, environment)
         except OSError as error:
             raise HookError(f"{path} cannot be run: {error.strerror}") from error
         try:
@@ -130,6 +128,19 @@ def _as_file(text: bytes) -> IO[bytes]:
         file.close()
         raise
     return file
+
+
+async def _started(path: Path, stdin: IO[bytes], environment: dict[str, str]) -> Process:
+    """Run it, never half-way: asyncio would not end what a hook has started before the cancellation came. Raises `OSError`."""
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(path, stdin=stdin, stdout=PIPE, cwd=path.parent, env=environment, start_new_session=True)
+    )
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        with suppress(OSError):
+            await _end(await starting)
+        raise
 
 
 async def _end(process: Process) -> None:
