@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -140,6 +141,11 @@ def test_everything_of_the_core_is_there_from_the_start(figures: SharedFigures) 
     assert {event.name for event in plugin.EVENTS} == {
         dict(labels)["hooktype"] for name, labels in found if name == "tusd_hook_invocations_total"
     }
+
+
+def test_a_start_imports_nothing_of_prometheus() -> None:
+    code = "import sys, tusd.builtin.prometheus_metrics; sys.exit('prometheus_client' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=30).returncode == 0
 
 
 def test_the_processes_own_figures(figures: SharedFigures) -> None:
