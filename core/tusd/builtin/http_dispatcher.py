@@ -44,12 +44,12 @@ class _Again(HookError):
 @asynccontextmanager
 async def opened(options: HttpHooks.Options, logger: logging.Logger) -> AsyncIterator[HttpDispatcher]:
     """A dispatcher with its connections. Raises `OSError` for certificates that cannot be used."""
+    url = URL(options.endpoint)
+    tls = tls_of(options) if url.scheme == "https" else False
     if not options.verify:
-        logger.warning(
-            "verify is false: whoever is on the way to %s can read events and answer them", bare(URL(options.endpoint))
-        )
+        logger.warning("verify is false: whoever is on the way to %s can read events and answer them", bare(url))
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, ssl=tls_of(options), keepalive_timeout=_KEEPALIVE),
+        connector=aiohttp.TCPConnector(limit=0, ssl=tls, keepalive_timeout=_KEEPALIVE),
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
         trust_env=False,
@@ -137,9 +137,9 @@ class HttpDispatcher(plugin.Dispatcher):
         except TimeoutError:
             raise _Again(f"{self._name} did not answer within {self._options.timeout:g} s") from None
         except aiohttp.ClientSSLError as error:
-            raise HookError(f"{self._name} cannot be trusted, or does not trust us: {_reason(error)}") from error
+            raise HookError(f"{self._name} cannot be trusted, or does not speak TLS: {_reason(error)}") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise _Again(f"{self._name} cannot be asked: {_reason(error)}") from error
+            raise _Again(f"{self._name} cannot be asked: {_reason(error)}") from None
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
@@ -237,6 +237,6 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _reason(error: Exception) -> str:
-    """One line for the log. aiohttp's own text may have the whole URL in it."""
+    """One line for the log. aiohttp's errors hold the whole request, and may tell its URL; so they are nobody's `__cause__` either."""
     text = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
     return " ".join((text or type(error).__name__).split())[:_MOST_SHOWN]
