@@ -445,7 +445,7 @@ async def test_what_is_too_slow_is_tried_again(act: Act, message: str) -> None:
 
 async def test_nobody_is_there() -> None:
     async with dispatcher(f"http://127.0.0.1:{free_port()}/", attempts=2) as hooks:
-        with pytest.raises(HookError, match=r"cannot be asked: .*onnect") as caught:
+        with pytest.raises(HookError, match=r"/ cannot be asked: .*[Cc]onnect") as caught:
             await hooks.dispatch(asked())
     assert not caught.value.permanent
     async with dispatcher("http://nobody.invalid/", attempts=1) as hooks:
@@ -629,7 +629,7 @@ async def test_whoever_is_asked_waits_so_long_and_no_longer() -> None:
         found = await asyncio.gather(*(hooks.dispatch(asked()) for _ in range(8)), return_exceptions=True)
         assert time.monotonic() - began < 3
     assert all(isinstance(one, HookError) and not one.permanent for one in found)
-    assert any("waited for 0.6 s in vain" in str(one) for one in found)
+    assert any("gave no answer within 0.6 s" in str(one) for one in found)
 
 
 # --- nothing leaks
@@ -793,8 +793,9 @@ async def test_a_certificate_of_our_authority_is_trusted(authority: Authority) -
 async def test_a_certificate_that_is_not_trusted_gets_no_event(authority: Authority, stranger: Authority, case: str) -> None:
     name = "elsewhere" if case == "another host" else "here"
     options = {"the system's authorities": {}, "another host": {"ca": authority.ca}}.get(case, {"ca": stranger.ca})
+    reason = "certificate is not valid for '127.0.0.1'" if case == "another host" else "unable to get local issuer certificate"
     async with hook(tls=authority.server(name)) as server, dispatcher(server.url, **options) as hooks:
-        with pytest.raises(HookError, match="cannot be trusted") as caught:
+        with pytest.raises(HookError, match=f"^{re.escape(server.url)} cannot be asked securely: .*{reason}") as caught:
             await hooks.dispatch(asked())
     assert not caught.value.permanent
     assert server.requests == []
@@ -836,7 +837,7 @@ async def test_no_tls_is_spoken_there() -> None:
 
     async with await asyncio.start_server(plain, "127.0.0.1", 0) as server:
         async with dispatcher(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/", attempts=1) as hooks:
-            with pytest.raises(HookError, match="cannot be trusted, or does not speak TLS"):
+            with pytest.raises(HookError, match="cannot be asked securely: .*wrong version|record layer"):
                 await hooks.dispatch(asked())
 
 

@@ -195,18 +195,19 @@ def test_a_hook_that_hangs_holds_no_other_upload(tusd_server: Start) -> None:
         slow.close()
 
 
-def test_a_stop_does_not_wait_for_a_hook_that_hangs(tusd_server: Start) -> None:
+@pytest.mark.parametrize("kind", ["pre-create", "post-create"])
+def test_a_stop_does_not_wait_for_a_hook_that_hangs(tusd_server: Start, kind: str) -> None:
     def answer(event: Event) -> Answer:
         hooks.over.wait(60)
         return 200, {}
 
     with hook(answer) as hooks:
-        server = tusd_server({"server": {"shutdown_timeout": "1s"}, **config(hooks, events=["pre-create", "post-terminate"])})
+        server = tusd_server({"server": {"shutdown_timeout": "1s"}, **config(hooks, events=[kind])})
         connection = HTTPConnection(server.host, server.port, timeout=20)
         connection.request("POST", "/files/", headers={"Tus-Resumable": "1.0.0", "Upload-Length": "5"})
-        hooks.wait_for("pre-create")
+        hooks.wait_for(kind)
         began = time.monotonic()
-        server.stop()
+        assert server.stop() == 0
         assert time.monotonic() - began < 8
         connection.close()
 

@@ -89,7 +89,10 @@ class HttpDispatcher(plugin.Dispatcher):
             async with asyncio.timeout(patience if asked else None) as limit:
                 text = await self._answer(event, self._asking if asked else self._telling, limit)
         except TimeoutError:
-            raise HookError(f"{self._name} was waited for {patience:g} s in vain; many other requests may wait, too") from None
+            what = (
+                f"{self._name} gave no answer within {patience:g} s, waits for one of {self._options.concurrency} places included"
+            )
+            raise HookError(what) from None
         try:
             return plugin.decode_answer(text) if text.strip() else None
         except HookError as error:
@@ -137,7 +140,7 @@ class HttpDispatcher(plugin.Dispatcher):
         except TimeoutError:
             raise _Again(f"{self._name} did not answer within {self._options.timeout:g} s") from None
         except aiohttp.ClientSSLError as error:
-            raise HookError(f"{self._name} cannot be trusted, or does not speak TLS: {_reason(error)}") from None
+            raise HookError(f"{self._name} cannot be asked securely: {_reason(error)}") from None
         except (aiohttp.ClientError, OSError) as error:
             raise _Again(f"{self._name} cannot be asked: {_reason(error)}") from None
 
@@ -237,6 +240,14 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _reason(error: Exception) -> str:
-    """One line for the log. aiohttp's errors hold the whole request, and may tell its URL; so they are nobody's `__cause__` either."""
-    text = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
+    """One line for the log. aiohttp's errors hold the whole request, credentials too, so they are nobody's `__cause__`."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            text = str(error.certificate_error)
+        case aiohttp.ClientConnectorError():
+            text = error.os_error.strerror or str(error.os_error)
+        case aiohttp.ClientResponseError():
+            text = error.message
+        case _:
+            text = str(error)
     return " ".join((text or type(error).__name__).split())[:_MOST_SHOWN]
