@@ -176,6 +176,26 @@ def test_what_is_told_arrives_in_order_though_the_hook_stumbles(tusd_server: Sta
     assert len(set(ids)) == 3
 
 
+def test_an_outbox_delivers_what_the_hook_could_not_take(tusd_server: Start) -> None:
+    statuses = iter([500, 500, 200, 410])
+    with hook(lambda event: (next(statuses), {})) as hooks:
+        options = {"events": ["post-finish"], "attempts": 2, "forward_headers": ["Authorization"], "delivery": "at-least-once"}
+        server = tusd_server(config(hooks, **options))
+        ask(server, "POST", "/files/", b"hello", Upload_Length="5", Authorization="Bearer me")
+        hooks.wait_for("post-finish", 3)
+        ask(server, "POST", "/files/", b"other", Upload_Length="5")
+        hooks.wait_for("post-finish", 4)
+        deadline = time.monotonic() + 10
+        while "answered 410" not in server.log:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert server.stop() == 0
+    headers = [one for one, _ in hooks.told]
+    assert [one.get("authorization") for one in headers] == ["Bearer me"] * 3 + [None]
+    assert len({one["webhook-id"] for one in headers[:3]}) == 1
+    assert headers[3]["webhook-id"] != headers[0]["webhook-id"]
+
+
 def test_a_hook_that_hangs_holds_no_other_upload(tusd_server: Start) -> None:
     def answer(event: Event) -> Answer:
         if "slow" in event["Event"]["Upload"]["MetaData"] or event["Type"] == "post-finish":

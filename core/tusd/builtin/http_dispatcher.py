@@ -41,6 +41,10 @@ class _Again(HookError):
     """A failure that may be over in a moment."""
 
 
+class _Unusable(HookError):
+    """The hook has taken the event (2xx), and said something that cannot be used."""
+
+
 @asynccontextmanager
 async def opened(options: HttpHooks.Options, logger: logging.Logger) -> AsyncIterator[HttpDispatcher]:
     """A dispatcher with its connections. Raises `OSError` for certificates that cannot be used."""
@@ -70,14 +74,16 @@ class HttpDispatcher(plugin.Dispatcher):
         self._url = url.with_user(None)
         self._name = str(bare(url))
         self._keys = [key_of(secret) for secret in options.secret]
-        self._fixed = {
-            "User-Agent": f"tusd/{__version__}",
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",
-            "Content-Type": "application/json",
-            **_authorization(url),
-            **options.headers,
-        }
+        self._fixed = CIMultiDict(
+            {
+                "User-Agent": f"tusd/{__version__}",
+                "Accept": "application/json",
+                "Accept-Encoding": "identity",
+                "Content-Type": "application/json",
+                **_authorization(url),
+            }
+        )
+        self._fixed.update(options.headers)
         # What is told never takes the places of what clients wait for.
         self._asking = asyncio.Semaphore(options.concurrency)
         self._telling = asyncio.Semaphore(options.concurrency)
@@ -87,19 +93,17 @@ class HttpDispatcher(plugin.Dispatcher):
         patience = self._options.attempts * self._options.timeout
         try:
             async with asyncio.timeout(patience if asked else None) as limit:
-                text = await self._answer(event, self._asking if asked else self._telling, limit)
+                return await self._answer(event, self._asking if asked else self._telling, limit)
         except TimeoutError:
-            what = (
-                f"{self._name} gave no answer within {patience:g} s, waits for one of {self._options.concurrency} places included"
-            )
-            raise HookError(what) from None
-        try:
-            return plugin.decode_answer(text) if text.strip() else None
-        except HookError as error:
-            raise HookError(f"{self._name}: {error}") from None
+            raise HookError(f"{self._name} gave no answer within {patience:g} s, the wait for its turn included") from None
+        except _Unusable as error:
+            if event.answers:
+                raise
+            self._logger.warning("a %s hook has taken the event, but: %s", event.name, error, extra={"upload": event.upload.id})
+            return None
 
-    async def _answer(self, event: HookEvent, places: asyncio.Semaphore, limit: asyncio.Timeout) -> bytes:
-        """The body of the first answer that is one, after as many attempts as that takes."""
+    async def _answer(self, event: HookEvent, places: asyncio.Semaphore, limit: asyncio.Timeout) -> HookResponse | None:
+        """The first answer that is one, after as many attempts as that takes."""
         body, attempt = plugin.encode_event(event), 1
         while True:
             try:
@@ -126,7 +130,7 @@ class HttpDispatcher(plugin.Dispatcher):
         backoff = self._options.backoff * 2.0 ** (attempt - 1) * random.uniform(0.5, 1)
         return min(max(backoff, retry_after or 0), LONGEST_WAIT)
 
-    async def _post(self, event: HookEvent, body: bytes) -> bytes:
+    async def _post(self, event: HookEvent, body: bytes) -> HookResponse | None:
         """One attempt. Raises `_Again`, or another `HookError` when an attempt soon would end like this one."""
         try:
             async with (
@@ -144,13 +148,17 @@ class HttpDispatcher(plugin.Dispatcher):
         except (aiohttp.ClientError, OSError) as error:
             raise _Again(f"{self._name} cannot be asked: {_reason(error)}") from None
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _read(self, response: aiohttp.ClientResponse) -> HookResponse | None:
+        """What a 2xx answers. Raises `_Unusable`."""
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise HookError(f"{self._name} answered with a Content-Encoding, though none was accepted")
+            raise _Unusable(f"{self._name} answered with a Content-Encoding, though none was accepted")
         text = await _read(response.content, self._options.size_limit + 1)
         if len(text) > self._options.size_limit:
-            raise HookError(f"{self._name} answered more than {self._options.size_limit} bytes")
-        return text
+            raise _Unusable(f"{self._name} answered more than {self._options.size_limit} bytes")
+        try:
+            return plugin.decode_answer(text) if text.strip() else None
+        except HookError as error:
+            raise _Unusable(f"{self._name}: {error}") from None
 
     def _refusal(self, status: int, headers: Mapping[str, str], said: str) -> HookError:
         what = f"{self._name} answered {status}: {' '.join(said.split())[:_MOST_SHOWN]}"
