@@ -207,12 +207,15 @@ async def test_headers_of_the_client_are_repeated_if_the_operator_says_so() -> N
     options = {"forward_headers": ["X-Tenant", "cookie", "X-Absent", "User-Agent"], "headers": {"X-Api-Key": "k"}}
     async with hook() as server, dispatcher(server.url, **options) as hooks:
         await hooks.dispatch(event)
+        sent.add("User-Agent", "of the client")
+        await hooks.dispatch(event)
+    assert server.requests[1].headers.getall("User-Agent") == ["of the client"]
     headers = server.requests[0].headers
     assert headers.getall("X-Tenant") == ["a", "b"]
     assert headers["Cookie"] == "gr\ufffdü=1"
     assert (headers["X-Api-Key"], headers.getall("Accept")) == ("k", ["application/json"])
     assert not {"Authorization", "X-Absent"} & headers.keys()
-    assert headers["User-Agent"].startswith("tusd/")  # the client sent none
+    assert headers["User-Agent"].startswith("tusd/")  # the client sent none at first
 
 
 async def test_the_operator_may_name_us_otherwise() -> None:
@@ -507,6 +510,14 @@ async def test_retry_after(text: str, least: float | None, most: float | None) -
                 await hooks.dispatch(asked())
         found = caught.value.retry_after
         assert found is None if least is None or most is None else found is not None and least <= found <= most
+
+
+@pytest.mark.parametrize("status", [500, 502, 408, 425, 302, 404])
+async def test_retry_after_counts_after_429_and_503_only(status: int) -> None:
+    async with hook(reply(status, Retry_After="30")) as server, dispatcher(server.url, attempts=1) as hooks:
+        with pytest.raises(HookError) as caught:
+            await hooks.dispatch(asked())
+    assert caught.value.retry_after is None
 
 
 async def test_retry_after_is_waited_for() -> None:
@@ -831,7 +842,10 @@ async def test_a_certificate_of_our_authority_is_trusted(authority: Authority) -
 
 
 @pytest.mark.parametrize("case", ["unknown authority", "another host", "the system's authorities"])
-async def test_a_certificate_that_is_not_trusted_gets_no_event(authority: Authority, stranger: Authority, case: str) -> None:
+async def test_a_certificate_that_is_not_trusted_gets_no_event(
+    authority: Authority, stranger: Authority, case: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "hooks")
     name = "elsewhere" if case == "another host" else "here"
     options = {"the system's authorities": {}, "another host": {"ca": authority.ca}}.get(case, {"ca": stranger.ca})
     reason = "certificate is not valid for '127.0.0.1'" if case == "another host" else "unable to get local issuer certificate"
@@ -840,6 +854,7 @@ async def test_a_certificate_that_is_not_trusted_gets_no_event(authority: Author
             await hooks.dispatch(asked())
     assert not caught.value.permanent
     assert server.requests == []
+    assert "attempt" not in caplog.text  # there is none but the first
 
 
 async def test_any_certificate_will_do_where_the_operator_says_so(authority: Authority, caplog: pytest.LogCaptureFixture) -> None:

@@ -55,7 +55,7 @@ async def opened(options: HttpHooks.Options, logger: logging.Logger) -> AsyncIte
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ssl=tls, keepalive_timeout=_KEEPALIVE),
         cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+        timeout=aiohttp.ClientTimeout(total=None),  # ours ends an attempt
         trust_env=False,
         auto_decompress=False,
     ) as session:
