@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from tusd.builtin.file_hooks import FileHooks
+from tusd.builtin.http_hooks import HttpHooks
 from tusd.builtin.python_hooks import PythonHooks
 from tusd.hooks import EVENTS, HookEvent
 from tusd.plugin import HookError, event_as_json
@@ -164,3 +167,97 @@ class TestPythonHooks(HooksSuite):
 
 class TestAsyncPythonHooks(TestPythonHooks):
     function = "call_async"
+
+
+# --- a URL
+
+
+class Endpoint(Receiver, ThreadingHTTPServer):
+    """A server that writes each event down, and then does as it is told."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self) -> None:
+        ThreadingHTTPServer.__init__(self, ("127.0.0.1", 0), Handler)
+        self.told: list[dict[str, Any]] = []
+        self.act: Callable[[dict[str, Any]], tuple[int, str] | None] = lambda event: (204, "")
+        """Event -> status and body; None: it hangs."""
+        self.hanging = 0
+
+    def received(self) -> list[dict[str, Any]]:
+        return list(self.told)
+
+    def answer(self, answer: Mapping[str, Any] | None) -> None:
+        self.act = lambda event: (200, "" if answer is None else json.dumps(answer))
+
+    def echo(self) -> None:
+        self.act = lambda event: (200, json.dumps({"HTTPResponse": {"Body": event["Event"]["Upload"]["ID"]}}))
+
+    def fail(self) -> None:
+        self.act = lambda event: (500, "out of order")
+
+    def babble(self) -> None:
+        self.act = lambda event: (200, "<html>It works!</html>")
+
+    def hang(self) -> None:
+        self.act = lambda event: None
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"  # connections are used again
+    disable_nagle_algorithm = True
+    server: Endpoint
+
+    def do_POST(self) -> None:
+        length = int(self.headers["Content-Length"])
+        body = self.rfile.read(length)
+        if len(body) < length:
+            self.close_connection = True
+            return
+        event = json.loads(body)
+        self.server.told.append(event)
+        if (done := self.server.act(event)) is None:
+            self.server.hanging += 1
+            select.select([self.connection], [], [], 60)  # until the dispatcher has closed it
+            self.server.hanging -= 1
+            self.close_connection = True
+            return
+        self.send_response(done[0])
+        self.send_header("Content-Length", str(len(done[1].encode())))
+        self.end_headers()
+        self.wfile.write(done[1].encode())
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # a dispatch was cancelled
+            super().handle()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Not on the terminal."""
+
+
+class TestHttpHooks(HooksSuite):
+    plugin = HttpHooks
+    impatient: ClassVar[Mapping[str, object]] = {"timeout": "300ms", "attempts": 1}
+    secrets = ("hunter2", "whsec_")
+
+    @pytest.fixture
+    def receiver(self) -> Iterator[Receiver]:
+        with Endpoint() as self.endpoint:
+            serving = threading.Thread(target=self.endpoint.serve_forever, args=(0.02,))
+            serving.start()
+            yield self.endpoint
+            self.endpoint.shutdown()
+            serving.join()
+
+    @pytest.fixture
+    def options(self, receiver: Receiver) -> Mapping[str, object]:
+        endpoint = f"http://me:hunter2@127.0.0.1:{self.endpoint.server_port}/hooks?token=hunter2"
+        return {"endpoint": endpoint, "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "backoff": "10ms"}
+
+    async def left_behind(self) -> Sequence[object]:
+        """Connections close a moment later."""
+        deadline = time.monotonic() + 3
+        while self.endpoint.hanging and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        return ["a request"] * self.endpoint.hanging

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 from pydantic import BaseModel
-from tests.configs import load_config
+from tests.configs import load_config, options_model
 
 from tusd import registry
 from tusd.config import SEAMS, SECTIONS, StartErrors
@@ -19,14 +19,14 @@ from tusd.registry.finding import OFFICIAL
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "configuration.md"
 BUILT_IN = {
-    f"{one.seam}: {one.name}": type(registry.load(one.seam, one.name).options)
-    for one in registry.installed()
-    if one.distribution == "tusd"
+    f"{one.seam}: {one.name}": options_model(one.seam, one.name) for one in registry.installed() if one.distribution == "tusd"
 }
 LISTENERS: dict[str, type[BaseModel]] = {"Listeners": Listen, "tls": ListenTls}
 """Mappings that stand in values of the core's options."""
 COMMON: dict[str, type[BaseModel]] = {"Options of every hook": HookOptions}
 """What all plugins for a seam have, said once."""
+REQUIRED = {"address": "a:1", "certificate": "c", "key": "k", "endpoint": "http://a/"}
+"""A value for each option that has no default."""
 
 
 def options_of(model: type[BaseModel], prefix: str = "") -> dict[str, tuple[type[BaseModel], str]]:
@@ -64,6 +64,7 @@ def kind(model: type[BaseModel], name: str) -> str:
         ("Listen", "listener, or list"),
         ("tuple", "list"),
         ("list[", "list"),
+        ("dict[", "mapping"),
         ("_workers", "number or `auto`"),
         ("parse_size", "size"),
         ("parse_duration", "duration"),
@@ -98,7 +99,7 @@ def check(heading: str, option: str, model: type[BaseModel]) -> str:
         assert owner.model_fields[name].is_required()
         return meaning
     value: Any = None if default == "not set" else yaml.safe_load(default.strip("`"))
-    needed = {"address": "a:1"} if owner is Listen else {"certificate": "c", "key": "k"} if owner is ListenTls else {}
+    needed = {other: REQUIRED[other] for other, field in owner.model_fields.items() if field.is_required()}
     validated = getattr(owner.model_validate({**needed, name: value}), name)
     assert validated == owner.model_fields[name].default
     return meaning
