@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -83,6 +84,7 @@ class GrpcHooks:
     @asynccontextmanager
     async def open_hooks(self, worker: plugin.Worker) -> AsyncIterator[plugin.Dispatcher]:
         """Open a channel; the service need not be there yet. Raises `OSError` for a file of `tls` that cannot be used."""
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # below that it tells stderr, past the log, what our errors say anyway
         from . import dispatcher  # not before the fork: gRPC starts threads, and those stay behind
 
         async with dispatcher.channel(self.options) as channel:

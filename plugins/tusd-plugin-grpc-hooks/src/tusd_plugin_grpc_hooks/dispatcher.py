@@ -22,7 +22,7 @@ METHOD = "/proto.HookHandler/InvokeHook"
 _TRY_AGAIN = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED})
 _TOO_LARGE = "Received message larger than max"
 """How gRPC itself says so, with the status RESOURCE_EXHAUSTED: asking again would not help."""
-_MOST_SHOWN = 200
+_MOST_SHOWN = 500
 """Characters of a failed call's details that the log gets."""
 _RECONNECT = (("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 1000))
 """How soon gRPC connects again. By itself it would wait for up to two minutes, and fail all calls meanwhile."""
