@@ -446,7 +446,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pair]:
 
 def serving(pair: Pair, clients: Pair | None = None) -> grpc.ServerCredentials:
     """The credentials of a service; with `clients`, it asks for a certificate of theirs."""
-    chain = ((pair.key.read_bytes(), pair.certificate.read_bytes()),)
+    chain = [(pair.key.read_bytes(), pair.certificate.read_bytes())]
     roots = None if clients is None else clients.certificate.read_bytes()
     return grpc.ssl_server_credentials(chain, roots, clients is not None)
 
