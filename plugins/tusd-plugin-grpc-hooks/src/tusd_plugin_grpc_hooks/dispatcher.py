@@ -62,6 +62,12 @@ def _credentials(tls: Tls) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(ca, key, certificate)
 
 
+def pause(backoff: float, attempt: int) -> float:
+    """Seconds to wait after an attempt: twice as long after each, less up to a half, so that what failed together does not return together."""
+    whole: float = backoff * 2 ** (attempt - 1)
+    return whole * random.uniform(0.5, 1)
+
+
 class GrpcDispatcher(plugin.Dispatcher):
     """Calls the service with every event, again while that may help."""
 
@@ -85,7 +91,7 @@ class GrpcDispatcher(plugin.Dispatcher):
                 if attempt == self._options.attempts:
                     raise HookError(f"{said} (attempt {attempt} of {attempt})") from None
             self._logger.info("%s (attempt %d of %d)", said, attempt, self._options.attempts)
-            await asyncio.sleep(self._options.backoff * 2 ** (attempt - 1) * random.uniform(0.5, 1))
+            await asyncio.sleep(pause(self._options.backoff, attempt))
             attempt += 1
 
     def _metadata(self, head: Head) -> list[tuple[str, str | bytes]]:
