@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import re
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -118,13 +120,14 @@ async def test_there_are_so_many_attempts_and_no_more(attempts: int) -> None:
 
 
 @pytest.mark.parametrize("status", [one for one in grpc.StatusCode if one is not grpc.StatusCode.OK], ids=lambda one: one.name)
-async def test_every_other_status_is_final(status: grpc.StatusCode) -> None:
+async def test_every_status(status: grpc.StatusCode) -> None:
     passing = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"}
+    broken = {"UNKNOWN", "INTERNAL", "DATA_LOSS", "ABORTED", "CANCELLED"}
     handler = Recorder(status)
     async with service(handler) as endpoint, dispatcher(endpoint) as hooks:
         with pytest.raises(HookError, match=f"{endpoint} answered {status.name}: not now") as caught:
             await hooks.dispatch(event())
-    assert caught.value.permanent == (status.name not in passing)
+    assert caught.value.permanent == (status.name not in passing | broken)
     assert len(handler.requests) == (3 if status.name in passing else 1)
 
 
@@ -180,6 +183,18 @@ async def test_a_service_that_was_away_for_long_is_found_at_once() -> None:
                         assert await hooks.dispatch(event()) is not None
                         break
                     await asyncio.sleep(0.02)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for its own socket in /proc")
+async def test_a_connection_whose_other_end_has_vanished_ends() -> None:
+    async with service(Recorder(b"")) as endpoint, dispatcher(endpoint) as hooks:
+        await hooks.dispatch(event())
+        found = []
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as one:
+                if one.family != socket.AF_UNIX and one.getpeername()[1] == int(endpoint.rpartition(":")[2]):
+                    found.append(one.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+    assert found == [10_000]
 
 
 async def test_a_service_that_hangs_is_too_slow() -> None:
@@ -296,8 +311,8 @@ async def read_call(reader: asyncio.StreamReader) -> None:
         (http2(503), "UNAVAILABLE", False),
         (http2(404), "UNIMPLEMENTED", True),
         (http2(401), "UNAUTHENTICATED", True),
-        (http2(200), "UNKNOWN", True),
-        (frame(4, 0, 0) + frame(3, 0, 1, b"\0\0\0\x08"), "CANCELLED", True),  # RST_STREAM
+        (http2(200), "UNKNOWN", False),
+        (frame(4, 0, 0) + frame(3, 0, 1, b"\0\0\0\x08"), "CANCELLED", False),  # RST_STREAM
         (frame(4, 0, 0) + frame(7, 0, 0, b"\0\0\0\0\0\0\0\x0b"), "UNAVAILABLE", False),  # GOAWAY
         (frame(4, 0, 0) + frame(1, 4, 1, b"\x88"), "UNAVAILABLE", False),  # and then it ends the connection
     ],

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from tusd import plugin
 
@@ -31,7 +31,7 @@ def _endpoint(text: str) -> str:
 def _metadata_key(text: str) -> str:
     key = text.lower()
     if not _METADATA_KEY.fullmatch(key) or key in _RESERVED or key.startswith("grpc-"):
-        raise ValueError("cannot be sent as metadata of a gRPC call; the event itself holds every header")
+        raise ValueError(f"{text!r} cannot be sent as metadata of a gRPC call; the event itself holds every header")
     return key
 
 
@@ -62,8 +62,6 @@ class GrpcHooks:
     class Options(plugin.HookOptions):
         """The block in `hooks:`."""
 
-        forward_headers: list[Annotated[str, AfterValidator(_metadata_key)]] = Field(default=[])
-        """Headers of the client's request that are sent as metadata, too, such as Authorization. The event itself holds every header."""
         endpoint: Annotated[str, AfterValidator(_endpoint)]
         """Where the service is: `host:port`, `[v6 address]:port` or `unix:/path.sock`."""
         tls: Tls | None = None
@@ -76,6 +74,11 @@ class GrpcHooks:
         """How long to wait before the second attempt; before each further one twice as long. Chance takes up to half of it away."""
         size_limit: plugin.Size = 1 << 20
         """The most bytes that an answer may have."""
+
+        @field_validator("forward_headers")
+        @classmethod
+        def _metadata_keys(cls, names: list[str]) -> list[str]:
+            return [_metadata_key(name) for name in names]
 
     def __init__(self, options: Options) -> None:
         self.options = options

@@ -19,19 +19,33 @@ from .messages import decoded, encoded
 
 METHOD = "/proto.HookHandler/InvokeHook"
 
-_TRY_AGAIN = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED})
+_AGAIN = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED})
+"""Another attempt may soon succeed."""
+_BROKEN = frozenset(
+    {
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.DATA_LOSS,
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.CANCELLED,
+    }
+)
+"""The service has failed, as one that raises does; it has not said that it will never take this event."""
 _TOO_LARGE = "Received message larger than max"
 """How gRPC itself says so, with the status RESOURCE_EXHAUSTED: asking again would not help."""
 _MOST_SHOWN = 500
 """Characters of a failed call's details that the log gets."""
 _RECONNECT = (("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 1000))
 """How soon gRPC connects again. By itself it would wait for up to two minutes, and fail all calls meanwhile."""
+_NOTICE_SILENCE = (("grpc.keepalive_time_ms", 300_000), ("grpc.keepalive_timeout_ms", 10_000))
+"""A connection whose other end has vanished, as behind a firewall that forgets, ends after 10 s (TCP_USER_TIMEOUT), not after 15 minutes.
+Pings come no more often than services allow by default."""
 _PRINTABLE = bytes(range(0x20, 0x7F))
 
 
 def channel(options: GrpcHooks.Options) -> grpc.aio.Channel:
     """A channel to the service; it connects when it is first used. Raises `OSError`, saying which file cannot be used and why."""
-    arguments: list[tuple[str, object]] = [*_RECONNECT, ("grpc.max_receive_message_length", options.size_limit)]
+    arguments: list[tuple[str, object]] = [*_RECONNECT, *_NOTICE_SILENCE, ("grpc.max_receive_message_length", options.size_limit)]
     if options.tls is None:
         return grpc.aio.insecure_channel(options.endpoint, arguments)
     if options.tls.server_name is not None:
@@ -86,8 +100,8 @@ class GrpcDispatcher(plugin.Dispatcher):
             except grpc.aio.AioRpcError as error:
                 details = error.details() or ""
                 said = f"{self._options.endpoint} answered {error.code().name}: {details[:_MOST_SHOWN]}"
-                if error.code() not in _TRY_AGAIN or _TOO_LARGE in details:
-                    raise HookError(said, permanent=True) from None
+                if error.code() not in _AGAIN or _TOO_LARGE in details:
+                    raise HookError(said, permanent=error.code() not in _BROKEN) from None
                 if attempt == self._options.attempts:
                     raise HookError(f"{said} (attempt {attempt} of {attempt})") from None
             self._logger.info("%s (attempt %d of %d)", said, attempt, self._options.attempts)
