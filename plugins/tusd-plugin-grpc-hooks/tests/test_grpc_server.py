@@ -71,12 +71,11 @@ class Service:
 
 
 @pytest.fixture
-def go_service(tmp_path: Path) -> Iterator[Service]:
-    """`go_service.py` with code that was generated of Go's messages."""
+def go_script(tmp_path: Path) -> Path:
+    """`go_service.py` beside code that was generated of Go's messages."""
     folder = tmp_path / "service"
     folder.mkdir()
     shutil.copy(GO_PROTO, folder / "hook.proto")
-    shutil.copy(Path(__file__).parent / "go_service.py", folder)
     generate = [
         sys.executable,
         "-m",
@@ -87,7 +86,13 @@ def go_service(tmp_path: Path) -> Iterator[Service]:
         "hook.proto",
     ]
     subprocess.run(generate, cwd=folder, check=True)
-    service = Service(folder / "go_service.py", free_port())
+    return Path(shutil.copy(Path(__file__).parent / "go_service.py", folder))
+
+
+@pytest.fixture
+def go_service(go_script: Path) -> Iterator[Service]:
+    """It runs."""
+    service = Service(go_script, free_port())
     yield service
     service.kill()
 
@@ -150,15 +155,29 @@ def test_what_cannot_be_sent_is_a_failure(go_service: Service, tusd_server: Star
 
 
 def test_a_service_that_is_not_there(tusd_server: Start) -> None:
-    """The server starts, an asked hook fails, and a told one holds nobody up."""
+    """The server starts, a told hook holds nobody up, and an asked one fails."""
     hooks = {"use": "grpc", "endpoint": f"127.0.0.1:{free_port()}", "attempts": 2, "backoff": "10ms"}
-    server = tusd_server({"hooks": [hooks]})
-    answer, text = ask(server, "POST", "/files/", b"hello", Upload_Length="5")
+    server = tusd_server({"hooks": [{**hooks, "events": ["post-create", "pre-terminate"]}]})
+    taken, _ = ask(server, "POST", "/files/", b"hello", Upload_Length="5")
+    assert taken.status == 201
+    path = "/files/" + (taken.getheader("Location") or "").rpartition("/")[2]
+    answer, text = ask(server, "DELETE", path)
     assert (answer.status, "127.0.0.1" in text) == (500, False)
     assert "Connection refused (attempt 2 of 2)" in server.log
-    server.stop()
-    server = tusd_server({"hooks": [{**hooks, "events": ["post-finish"]}]})
+    assert ask(server, "GET", path)[1] == "hello"
+
+
+def test_a_service_that_comes_later_is_told_what_was_kept(go_script: Path, tmp_path: Path, tusd_server: Start) -> None:
+    port = free_port()
+    hooks = {"use": "grpc", "endpoint": f"127.0.0.1:{port}", "attempts": 1, "events": ["post-create", "post-finish"]}
+    server = tusd_server({"hooks": [{**hooks, "delivery": "at-least-once", "outbox": str(tmp_path / "outbox")}]})
     assert ask(server, "POST", "/files/", b"hello", Upload_Length="5")[0].status == 201
+    service = Service(go_script, port)
+    try:
+        said = service.said("^post-finish [0-9a-f]+ 5 5 filestore$")
+        assert [line.split()[0] for line in said.splitlines()] == ["post-create", "post-finish"]
+    finally:
+        service.kill()
 
 
 def test_grpc_writes_nothing_past_the_log(go_service: Service, tusd_server: Start) -> None:
