@@ -46,7 +46,7 @@ dist: $(VENV)/installed-dev
 
 clean:
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
-	find core tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find core tests plugins -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Some systems ship venv without ensurepip; then the interpreter's own pip installs one into the environment.
 $(RUN):

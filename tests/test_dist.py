@@ -19,6 +19,7 @@ from tests.server.running import serving
 from tusd import __version__
 
 ROOT = Path(__file__).parent.parent
+PLUGINS = sorted(ROOT.glob("plugins/*/pyproject.toml"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 pytestmark = pytest.mark.slow
@@ -51,7 +52,7 @@ def wheel(dist: Path) -> Path:
 
 
 def test_make_dist_builds_every_distribution(dist: Path) -> None:
-    projects = [ROOT / "pyproject.toml", *sorted(ROOT.glob("plugins/*/pyproject.toml"))]
+    projects = [ROOT / "pyproject.toml", *PLUGINS]
     names = {tomllib.loads(project.read_text())["project"]["name"].replace("-", "_") for project in projects}
     assert {path.name.split("-")[0] for path in dist.glob("*.whl")} == names
     assert {path.name.rsplit("-", 1)[0] for path in dist.glob("*.tar.gz")} == names
@@ -75,6 +76,22 @@ def test_the_wheel_has_what_it_should(wheel: Path) -> None:
         assert f"[{group}]" in entry_points
         for name, target in entries.items():
             assert f"{name} = {target}" in entry_points
+
+
+@pytest.mark.parametrize("project", PLUGINS, ids=lambda path: path.parent.name)
+def test_the_wheel_of_a_plugin_has_what_it_should(dist: Path, project: Path) -> None:
+    described = tomllib.loads(project.read_text())["project"]
+    info = f"{described['name'].replace('-', '_')}-{described['version']}"
+    with zipfile.ZipFile(dist / f"{info}-py3-none-any.whl") as archive:
+        names = set(archive.namelist())
+        entry_points = archive.read(f"{info}.dist-info/entry_points.txt").decode()
+    sources = project.parent / "src"
+    files = {path.relative_to(sources).as_posix() for path in sources.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    assert {name for name in names if not name.startswith(info)} == files
+    assert f"{info}.dist-info/licenses/LICENSE" in names
+    for group, entries in described["entry-points"].items():
+        assert f"[{group}]" in entry_points
+        assert all(f"{name} = {target}" in entry_points for name, target in entries.items())
 
 
 def test_the_source_distribution_has_what_it_should(dist: Path) -> None:

@@ -41,6 +41,11 @@ def test_the_page_shows_what_is_tested(name: str) -> None:
     assert blocks()[name] == lines((CODE / name).read_text())
 
 
+def narrow(text: str) -> str:
+    """Columns are as wide as what else is installed needs."""
+    return re.sub(" +", " ", text)
+
+
 @pytest.fixture(scope="module")
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Plugin:
     """A folder with the tutorial's files, and an environment in which the plugin is installed."""
@@ -65,7 +70,7 @@ def test_the_plugin_is_found(plugin: Plugin) -> None:
     for command in (["plugins"], ["check", "-c", "config.yaml", "--connect"]):
         assert f"$ tusd {' '.join(command)}\n" in page
         printed = [line for line in run(plugin, "tusd", *command).splitlines() if "sqlite" in line or "config.yaml" in line]
-        assert printed and all(line in page for line in printed), printed
+        assert printed and all(narrow(line) in narrow(page) for line in printed), printed
 
 
 def test_the_plugin_passes_the_suite(plugin: Plugin) -> None:
