@@ -49,7 +49,7 @@ A plugin under `plugins:` may wrap a seam instead of filling it. A wrapper has o
             async with opening as store:
                 yield CountingStore(store)                 # a plugin.WrappedStore
 
-Prove a plugin right with `tusd.testing` (`StorageSuite`, `LockingSuite`, `HooksSuite`, `MetricsSuite`).
+Prove a plugin right with `tusd.testing` (`StorageSuite`, `LockingSuite`, `LimitingSuite`, `HooksSuite`, `MetricsSuite`).
 '''
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from tusd.plugin import NO_REQUEST, Head
 from tusd.protocol.messages import Append, BodyPlan, Inspect
 
 LOOK = Inspect(UploadId("upload"))
-SEND = Append(UploadId("upload"), 0, BodyPlan(5))
+SEND = Append(upload_id=UploadId("upload"), offset=0, body=BodyPlan(5))
 
 
 def by(address: str | None = "192.0.2.1", **headers: str) -> Head:
