@@ -25,6 +25,8 @@ _ROWS = 16384
 _REQUESTS, _BYTES = 0, 1
 """The buckets of a row, of eight bytes each."""
 _ROW = 2
+_ROUNDING = 1e-6
+"""Seconds by which sums of many intervals may be off."""
 
 
 class RateLimiting:
@@ -68,10 +70,9 @@ class RateLimiting:
 class RateLimiter(plugin.Limiter):
     """The buckets, as one worker process sees them."""
 
-    paces = True
-
     def __init__(self, options: RateLimiting.Options, directory: Path) -> None:
         self.options = options
+        self.paces = options.bytes is not None or options.bytes_per_client is not None
         self.table = SharedTable(directory, rows=_ROWS, width=8 * _ROW)
         self._full = self.table.values.cast("d")
         """When each bucket will be full; a time that is over: it is."""
@@ -89,8 +90,9 @@ class RateLimiter(plugin.Limiter):
         with self.table:
             place, now = self._place(client, _REQUESTS), time.monotonic()
             full = max(self._full[place], now) + interval
-            if full - burst > now:
-                raise plugin.TooManyRequests(retry_after=full - burst - now)
+            early = full - burst - now
+            if early > _ROUNDING:
+                raise plugin.TooManyRequests(retry_after=early)
             self._full[place] = full
 
     def take_bytes(self, client: bytes | None, n: int, rate: int) -> float:

@@ -23,6 +23,6 @@ class Base(limiting.LimitingSuite):
 
 
 for name, value in vars(gate).items():
-    if isinstance(value, type) and hasattr(value, "open_limiting") and not name.startswith("_"):
+    if hasattr(value, "limiter") and not name.startswith("_"):
         knobs = next((found for kind, found in KNOBS.items() if issubclass(value.limiter, kind)), {})
         globals()[f"Test{name}"] = type(f"Test{name}", (Base,), {"plugin": value, **knobs})
