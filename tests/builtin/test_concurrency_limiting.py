@@ -37,7 +37,7 @@ class TestRequestsPerTenant(LimitingSuite):
 
     @pytest.fixture
     def options(self) -> Mapping[str, object]:
-        return {"requests_per_client": 2, "client": {"by": "note", "name": "tenant"}}
+        return {"requests_per_client": 2, "client": "note tenant"}
 
     def head(self, client: int) -> Head:
         return by("192.0.2.1")
@@ -126,7 +126,7 @@ async def test_a_client_that_is_refused_takes_nothing_of_the_host(opened: Opened
 
 
 async def test_clients_by_metadata_count_once_the_upload_is_known(opened: Opened) -> None:
-    limiter = opened(uploads_per_client=2, uploads=4, client={"by": "metadata", "name": "team"})
+    limiter = opened(uploads_per_client=2, uploads=4, client="metadata team")
     async with limiter.admit(by(), SEND), limiter.admit(by(), SEND), limiter.admit(by(), SEND) as allowance:
         await allowance.bind(upload(team="red"))
         assert await room(limiter, info=upload(team="red")) == 1

@@ -2,47 +2,46 @@
 
 from __future__ import annotations
 
+import re
 import socket
-from typing import Literal, Self
+from typing import Annotated
 
-from pydantic import model_validator
+from pydantic import AfterValidator
 
 from tusd import plugin
 
 
-class ClientKey(plugin.Options):
-    """What tells clients apart."""
+def _checked(text: str) -> str:
+    if not re.fullmatch(r"address|(header|metadata|note) \S+", text):
+        raise ValueError(
+            'is none of "address", "header NAME", "metadata NAME", a key of Upload-Metadata, and "note NAME", one of a pre-create hook'
+        )
+    return text
 
-    by: Literal["address", "header", "metadata", "note"] = "address"
-    """The client's address; a header of the request; a key of the upload's metadata; or a note that a pre-create hook has left."""
-    name: str = ""
-    """The header, the key or the note."""
 
-    @model_validator(mode="after")
-    def _check_name(self) -> Self:
-        if (self.by == "address") == bool(self.name):
-            raise ValueError("name: only a header, a metadata key or a note has one" if self.name else f"name: which {self.by}?")
-        return self
+By = Annotated[str, AfterValidator(_checked)]
+"""An option: what tells clients apart."""
 
-    @property
-    def needs_upload(self) -> bool:
+
+class ClientKey:
+    """Finds a client's name, as an option of type `By` says."""
+
+    def __init__(self, by: str) -> None:
+        self._kind, _, self._name = by.partition(" ")
+        self.needs_upload = self._kind in ("metadata", "note")
         """Whether nobody can tell before the upload is known."""
-        return self.by in ("metadata", "note")
 
     def of(self, head: plugin.Head, info: plugin.UploadInfo | None = None) -> str:
         """The client's name. Who lacks the header, key or note goes by the address: one name for all of them would let each of them use
         up what the others have."""
-        match self.by:
-            case "header":
-                found = head.headers.get(self.name)
-            case "metadata":
-                value = None if info is None else info.metadata.get(self.name)
-                found = None if value is None else value.decode("utf-8", "surrogateescape")
-            case "note":
-                found = None if info is None else info.notes.get(self.name)
-            case "address":
-                found = None
-        return f"{self.by} {found}" if found else _network(head.client)
+        found: str | None = None
+        if self._kind == "header":
+            found = head.headers.get(self._name)
+        elif self._kind == "metadata" and info is not None:
+            found = info.metadata.get(self._name, b"").decode("utf-8", "surrogateescape")
+        elif self._kind == "note" and info is not None:
+            found = info.notes.get(self._name)
+        return f"{self._kind} {found}" if found else _network(head.client)
 
 
 def _network(address: str | None) -> str:

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from tusd import plugin
 
-from .client_key import ClientKey
+from .client_key import By, ClientKey
 from .shared_table import HOST, SEATS, SharedTable
 
 _ROWS = 8192
@@ -46,8 +46,8 @@ class ConcurrencyLimiting:
         """Requests that send bytes of an upload at once, of all clients together."""
         uploads_per_client: Count | None = None
         """Requests that send bytes of an upload at once, of one client."""
-        client: ClientKey = ClientKey()
-        """What tells clients apart."""
+        client: By = "address"
+        """What tells clients apart: `address`, `header NAME`, `metadata NAME` or `note NAME`."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -67,7 +67,7 @@ class ConcurrencyLimiter(plugin.Limiter):
     """Counts what runs. Each process counts in a column of its own, which is cleared when the process is gone."""
 
     def __init__(self, options: ConcurrencyLimiting.Options, directory: Path) -> None:
-        self.client = options.client
+        self.client = ClientKey(options.client)
         self.of_host = (options.requests, options.uploads)
         self.of_client = (options.requests_per_client, options.uploads_per_client)
         self.table = SharedTable(directory, rows=_ROWS, width=2 * _ROW)

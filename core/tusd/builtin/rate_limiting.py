@@ -17,7 +17,7 @@ from pydantic import Field
 
 from tusd import plugin
 
-from .client_key import ClientKey
+from .client_key import By, ClientKey
 from .shared_table import HOST, SharedTable
 
 _ROWS = 16384
@@ -50,8 +50,8 @@ class RateLimiting:
         """Bytes a second of uploads and downloads, of one client."""
         bytes_burst: plugin.Duration = 0.25
         """How many seconds' worth of bytes may pass at once, after a pause that was as long."""
-        client: ClientKey = ClientKey()
-        """What tells clients apart."""
+        client: By = "address"
+        """What tells clients apart: `address`, `header NAME`, `metadata NAME` or `note NAME`."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -72,6 +72,7 @@ class RateLimiter(plugin.Limiter):
 
     def __init__(self, options: RateLimiting.Options, directory: Path) -> None:
         self.options = options
+        self.client = ClientKey(options.client)
         self.paces = options.bytes is not None or options.bytes_per_client is not None
         self.table = SharedTable(directory, rows=_ROWS, width=8 * _ROW)
         self._full = self.table.values.cast("d")
@@ -135,8 +136,8 @@ class RateAllowance:
         options = self._limiter.options
         if self._free:
             return self
-        if not options.client.needs_upload:
-            self._count_client(options.client.of(self._head))
+        if not self._limiter.client.needs_upload:
+            self._count_client(self._limiter.client.of(self._head))
         if options.requests is not None:
             try:
                 self._limiter.count_request(None, options.requests)
@@ -151,9 +152,9 @@ class RateAllowance:
 
     async def bind(self, info: plugin.UploadInfo) -> None:
         options = self._limiter.options
-        if options.client.needs_upload and not self._free:
+        if self._limiter.client.needs_upload and not self._free:
             try:
-                self._count_client(options.client.of(self._head, info))
+                self._count_client(self._limiter.client.of(self._head, info))
             except plugin.TooManyRequests:
                 if options.requests is not None:
                     self._limiter.give_back(None, 1 / options.requests, _REQUESTS)
