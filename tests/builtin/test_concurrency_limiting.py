@@ -13,10 +13,12 @@ from tests.builtin.limiters import LOOK, SEND, by, upload
 
 from tusd.builtin import concurrency_limiting
 from tusd.builtin.concurrency_limiting import ConcurrencyLimiter, ConcurrencyLimiting
+from tusd.config import StartErrors
 from tusd.errors import TooManyRequests
 from tusd.model import UploadId, UploadInfo
 from tusd.plugin import Discover, Head, Request
 from tusd.protocol.messages import Append, BodyPlan, Create, Read, Terminate
+from tusd.registry import load
 from tusd.testing.limiting import LimitingSuite, admitted, refused
 
 Opened = Callable[..., ConcurrencyLimiter]
@@ -113,10 +115,6 @@ async def test_options_are_free(opened: Opened) -> None:
         assert await room(limiter, request=Discover()) == 20
 
 
-async def test_without_limits(opened: Opened) -> None:
-    assert await room(opened()) == 20
-
-
 async def test_a_client_that_is_refused_takes_nothing_of_the_host(opened: Opened) -> None:
     limiter = opened(requests=5, requests_per_client=1)
     async with admitted(limiter, by("192.0.2.1"), upload()):
@@ -191,3 +189,8 @@ def test_options_that_make_no_sense() -> None:
     for options in ({"requests": 0}, {"uploads": 70_000}, {"requests_per_client": -1}):
         with pytest.raises(ValidationError):
             ConcurrencyLimiting.Options.model_validate(options)
+
+
+def test_without_limits_it_is_a_mistake() -> None:
+    with pytest.raises(StartErrors, match="it limits nothing; set requests, "):
+        load("limiting", "concurrency", {"client": "note tenant"})

@@ -14,9 +14,11 @@ from tests.builtin.limiters import LOOK, SEND, by, upload
 
 from tusd.builtin import rate_limiting
 from tusd.builtin.rate_limiting import RateLimiter, RateLimiting
+from tusd.config import StartErrors
 from tusd.errors import TooManyRequests
 from tusd.model import UploadInfo
 from tusd.plugin import Discover, Head, Request
+from tusd.registry import load
 from tusd.testing.limiting import LimitingSuite, admitted, ends_cancelled, enter, refused, timed
 
 Opened = Callable[..., RateLimiter]
@@ -154,7 +156,7 @@ async def test_options_are_free(opened: Opened, clock: Clock) -> None:
 
 
 async def test_what_is_not_limited(opened: Opened) -> None:
-    for limiter in (opened(), opened(requests=1000), opened(requests_per_client=1)):
+    for limiter in (opened(requests=1000), opened(requests_per_client=1)):
         assert not limiter.paces
         async with admitted(limiter, by(), upload()) as allowance:
             assert await timed(allowance.spend(1 << 60)) < 0.1
@@ -230,3 +232,8 @@ def test_options_that_make_no_sense() -> None:
     for options in ({"requests": 0}, {"bytes": 0}, {"bytes_per_client": "0"}, {"burst": "-1s"}, {"bytes_burst": -1}):
         with pytest.raises(ValidationError):
             RateLimiting.Options.model_validate(options)
+
+
+def test_without_limits_it_is_a_mistake() -> None:
+    with pytest.raises(StartErrors, match="it limits nothing; set requests, "):
+        load("limiting", "rate", {"client": "note tenant"})

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from pydantic import BaseModel
-from tests.configs import load_config
+from tests.configs import load_config, options_model
 
 from tusd import registry
 from tusd.config import SEAMS, SECTIONS, SINGLE_SEAMS, Config
@@ -67,7 +67,7 @@ def test_it_has_every_option_of_the_plugins_that_it_uses_with_their_defaults() -
 def test_it_mentions_every_built_in_with_all_its_options(built_in: PluginListing) -> None:
     text = section_text(built_in.seam)
     assert re.search(rf"\buse: {built_in.name}\b", text)
-    options = type(registry.load(built_in.seam, built_in.name).options)
+    options = options_model(built_in.seam, built_in.name)
     assert [name for name in options.model_fields if f"{name}:" not in text] == []
 
 

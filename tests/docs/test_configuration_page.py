@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 from pydantic import BaseModel
-from tests.configs import load_config
+from tests.configs import load_config, options_model
 
 from tusd import registry
 from tusd.config import SEAMS, SECTIONS, StartErrors
@@ -19,9 +19,7 @@ from tusd.registry.finding import OFFICIAL
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "configuration.md"
 BUILT_IN = {
-    f"{one.seam}: {one.name}": type(registry.load(one.seam, one.name).options)
-    for one in registry.installed()
-    if one.distribution == "tusd"
+    f"{one.seam}: {one.name}": options_model(one.seam, one.name) for one in registry.installed() if one.distribution == "tusd"
 }
 LISTENERS: dict[str, type[BaseModel]] = {"Listeners": Listen, "tls": ListenTls}
 """Mappings that stand in values of the core's options."""

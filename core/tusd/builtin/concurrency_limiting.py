@@ -50,6 +50,9 @@ class ConcurrencyLimiting:
         """What tells clients apart: `address`, `header NAME`, `metadata NAME` or `note NAME`."""
 
     def __init__(self, options: Options) -> None:
+        """Raises `ValueError` when no limit is set."""
+        if not (options.requests or options.requests_per_client or options.uploads or options.uploads_per_client):
+            raise ValueError("it limits nothing; set requests, requests_per_client, uploads or uploads_per_client")
         self.options = options
 
     @plugin.hookimpl

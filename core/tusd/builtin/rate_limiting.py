@@ -54,6 +54,9 @@ class RateLimiting:
         """What tells clients apart: `address`, `header NAME`, `metadata NAME` or `note NAME`."""
 
     def __init__(self, options: Options) -> None:
+        """Raises `ValueError` when no limit is set."""
+        if not (options.requests or options.requests_per_client or options.bytes or options.bytes_per_client):
+            raise ValueError("it limits nothing; set requests, requests_per_client, bytes or bytes_per_client")
         self.options = options
 
     @plugin.hookimpl
