@@ -13,9 +13,7 @@ from tusd import plugin
 
 def _checked(text: str) -> str:
     if not re.fullmatch(r"address|(header|metadata|note) \S+", text):
-        raise ValueError(
-            'is none of "address", "header NAME", "metadata NAME", a key of Upload-Metadata, and "note NAME", one of a pre-create hook'
-        )
+        raise ValueError("is no way to tell clients apart; write address, header NAME, metadata NAME or note NAME")
     return text
 
 
