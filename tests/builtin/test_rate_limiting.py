@@ -159,7 +159,7 @@ async def test_what_is_not_limited(opened: Opened) -> None:
     for limiter in (opened(requests=1000), opened(requests_per_client=1)):
         assert not limiter.paces
         async with admitted(limiter, by(), upload()) as allowance:
-            assert await timed(allowance.spend(1 << 60)) < 0.1
+            assert await timed(allowance.spend(1 << 60)) < 1
     assert opened(bytes=1).paces
     assert opened(bytes_per_client=1).paces
 
@@ -205,10 +205,10 @@ async def test_a_client_that_waits_for_itself_takes_nothing_from_the_host(opened
     async with admitted(limiter, by("192.0.2.1"), upload()) as slow, admitted(limiter, by("192.0.2.2"), upload()) as quick:
         waiting = [asyncio.create_task(slow.spend(10 * MB)) for _ in range(10)]
         await asyncio.sleep(0.02)
-        assert await timed(quick.spend(1000)) < 0.1
+        assert await timed(quick.spend(1000)) < 1
         for task in waiting:
             assert await ends_cancelled(task)
-        assert await timed(slow.spend(1000)) < 0.1
+        assert await timed(slow.spend(1000)) < 1
 
 
 async def test_a_wait_for_the_host_gives_back_both(opened: Opened) -> None:
@@ -217,7 +217,7 @@ async def test_a_wait_for_the_host_gives_back_both(opened: Opened) -> None:
         waiting = asyncio.create_task(allowance.spend(10 * MB))
         await asyncio.sleep(0.15)
         assert await ends_cancelled(waiting)
-        assert await timed(allowance.spend(1000)) < 0.1
+        assert await timed(allowance.spend(1000)) < 1
 
 
 async def test_the_host_s_bytes_are_for_all(opened: Opened) -> None:
@@ -225,7 +225,7 @@ async def test_the_host_s_bytes_are_for_all(opened: Opened) -> None:
     async with admitted(limiter, by("192.0.2.1"), upload()) as one, admitted(limiter, by("192.0.2.2"), upload(), SEND) as other:
         began = time.monotonic()
         await asyncio.gather(one.spend(150_000), other.spend(150_000))
-        assert 0.29 < time.monotonic() - began < 0.6
+        assert 0.29 < time.monotonic() - began < 2
 
 
 def test_options_that_make_no_sense() -> None:

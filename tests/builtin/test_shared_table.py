@@ -115,6 +115,12 @@ def test_everybody_has_a_seat(table: SharedTable, other: SharedTable, tmp_path: 
         assert third.seat == 1, "the vacant one"
 
 
+def test_seats_above_a_vacant_one_still_count(table: SharedTable, other: SharedTable, tmp_path: Path) -> None:
+    table.close()
+    with closing(SharedTable(tmp_path, rows=ROWS, width=WIDTH)) as third:
+        assert (third.seat, third.seats, other.seats) == (0, 2, 2)
+
+
 def test_too_many_processes(table: SharedTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_table, "SEATS", 1)
     with pytest.raises(OSError, match="run fewer workers"):

@@ -236,10 +236,10 @@ def test_bodies_of_one_client_share_and_others_do_not_wait(tusd_server: Start) -
         lambda: upload(server, 4 * MB, "192.0.2.2"),
         lambda: ask(server, "GET", path, client="192.0.2.3"),
     )
-    assert 1.9 < max(one, other) < 3.5
+    assert 1.9 < max(one, other) < 5
     assert min(one, other) > 1.5
-    assert 0.9 < alone < 1.8
-    assert 0.9 < download < 1.8
+    assert 0.9 < alone < 2.5, "four would share for four seconds"
+    assert 0.9 < download < 2.5
 
 
 def test_clients_may_be_told_apart_by_metadata(tusd_server: Start) -> None:
@@ -249,15 +249,15 @@ def test_clients_may_be_told_apart_by_metadata(tusd_server: Start) -> None:
         lambda: upload(server, 4 * MB, "192.0.2.2", "team cmVk"),
         lambda: upload(server, 4 * MB, "192.0.2.1", "team Ymx1ZQ=="),
     )
-    assert 1.9 < max(red, also_red) < 3.5
-    assert 0.9 < blue < 1.8
+    assert 1.9 < max(red, also_red) < 5
+    assert 0.9 < blue < 2.5, "three would share for three seconds"
 
 
 def test_all_clients_share_what_the_host_may(tusd_server: Start) -> None:
     """10 MB at 5 MB/s."""
     server = started(tusd_server, {"use": "rate", "bytes": "5MB", "bytes_burst": 0})
     seconds = took(*(lambda n=n: upload(server, 5 * MB, f"192.0.2.{n}") for n in range(2)))
-    assert 1.9 < max(seconds) < 3.5
+    assert 1.9 < max(seconds) < 5
     assert min(seconds) > 1.5
 
 
@@ -266,17 +266,17 @@ def test_a_slow_body_does_not_count_as_a_slow_client(tusd_server: Start) -> None
     limits = {"read_timeout": "500ms", "min_transfer_rate": 200_000}
     server = started(tusd_server, {"use": "rate", "bytes_per_client": "100kB", "bytes_burst": 0}, **limits)
     (seconds,) = took(lambda: upload(server, 200_000))
-    assert 1.8 < seconds < 3.5
+    assert 1.9 < seconds < 5
 
 
 def test_a_body_that_waits_lets_go_when_the_upload_is_wanted(tusd_server: Start) -> None:
-    server = started(tusd_server, {"use": "rate", "bytes_per_client": "100kB", "bytes_burst": 0})
+    server = started(tusd_server, {"use": "rate", "bytes_per_client": "5kB", "bytes_burst": 0})
     path = create(server, 10 * MB).path
     answers: list[Answer] = []
     sending = threading.Thread(target=lambda: answers.append(send(server, path, os.urandom(10 * MB))))
     sending.start()
     time.sleep(0.5)
     (seconds,) = took(lambda: ask(server, "HEAD", path))
-    assert seconds < 0.5
+    assert seconds < 3, "a piece of the body waits much longer"
     sending.join(10)
     assert [answer.status for answer in answers] == [423]
