@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from .model import UploadInfo
 from .protocol.messages import Head, Request
@@ -36,7 +36,7 @@ class FreeAllowance:
 class Limiter(ABC):
     """Says no, or later. One per worker process and `limiting` entry; asked in the order of the configuration."""
 
-    paces: ClassVar[bool] = False
+    paces: bool = False
     """Whether its allowances' `spend` ever waits; the body is counted piece by piece only for limiters that do."""
 
     @abstractmethod

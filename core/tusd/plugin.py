@@ -49,7 +49,7 @@ A plugin under `plugins:` may wrap a seam instead of filling it. A wrapper has o
             async with opening as store:
                 yield CountingStore(store)                 # a plugin.WrappedStore
 
-Prove a plugin right with `tusd.testing` (`StorageSuite`, `LockingSuite`, `HooksSuite`, `MetricsSuite`).
+Prove a plugin right with `tusd.testing` (`StorageSuite`, `LockingSuite`, `LimitingSuite`, `HooksSuite`, `MetricsSuite`).
 '''
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ from .limiting import Allowance, FreeAllowance, Limiter
 from .locking import Lease, Locker
 from .metrics import Metrics
 from .model import Final, Metadata, Metric, Partial, Scope, State, UploadId, UploadInfo, utcnow
-from .protocol.messages import Head, Request, Response
+from .protocol.messages import Append, Create, Discover, Head, Inspect, Read, Request, Response, Terminate
 from .storage import Atomic, Body, Capability, Concatenable, DataStore, Listable, Readable, Terminable, Upload
 from .threads import in_thread
 from .wrapping import WrappedStore, WrappedUpload
@@ -112,12 +112,15 @@ __all__ = [
     "EVENTS",
     "NO_REQUEST",
     "Allowance",
+    "Append",
     "Atomic",
     "Body",
     "Capability",
     "Changes",
     "Concatenable",
+    "Create",
     "DataStore",
+    "Discover",
     "Dispatcher",
     "Duration",
     "Final",
@@ -127,6 +130,7 @@ __all__ = [
     "HookEvent",
     "HookOptions",
     "HookResponse",
+    "Inspect",
     "Lease",
     "LeaseLost",
     "Limiter",
@@ -150,6 +154,7 @@ __all__ = [
     "PreFinish",
     "PreTerminate",
     "QuotaExceeded",
+    "Read",
     "Readable",
     "Request",
     "Response",
@@ -161,6 +166,7 @@ __all__ = [
     "StorageFull",
     "StorageUnavailable",
     "Terminable",
+    "Terminate",
     "TooManyRequests",
     "TusError",
     "Upload",

@@ -1,6 +1,7 @@
 // Drive tus-js-client as told by the JSON in argv[2], and say in JSON lines what happens:
-//   {file, endpoint, options, urls, abortAt, terminate, resume, tokens}
+//   {file, endpoint, options, urls, abortAt, terminate, resume, tokens, retry}
 // `tokens` are the bearer tokens of the requests, one after another; the last is that of all that follow.
+// `retry` are statuses that are worth another try besides those which the client takes for such.
 import fs from 'node:fs'
 import { PassThrough } from 'node:stream'
 import * as tus from 'tus-js-client'
@@ -32,6 +33,12 @@ if (job.tokens) {
     request.setHeader('Authorization', `Bearer ${job.tokens.length > 1 ? job.tokens.shift() : job.tokens[0]}`)
   }
   options.onAfterResponse = (request, response) => say('answer', { method: request.getMethod(), status: response.getStatus() })
+}
+if (job.retry) {
+  options.onShouldRetry = (error) => {
+    const status = error.originalResponse?.getStatus() ?? 0
+    return status < 400 || status >= 500 || [409, 423, ...job.retry].includes(status)
+  }
 }
 if (job.urls) options.urlStorage = new tus.FileUrlStorage(job.urls)
 // With a deferred length the input must not be a file: the client would take its pieces to be as long as chunkSize.

@@ -274,6 +274,6 @@ async def test_the_docstring_of_plugin_py_works(tmp_path: Path) -> None:
 
 def test_the_docstring_names_the_suites() -> None:
     named = re.findall(r"`(\w+Suite)`", DOC)
-    assert named == ["StorageSuite", "LockingSuite", "HooksSuite", "MetricsSuite"]
+    assert named == ["StorageSuite", "LockingSuite", "LimitingSuite", "HooksSuite", "MetricsSuite"]
     for name in named:
         assert hasattr(importlib.import_module(f"tusd.testing.{name.removesuffix('Suite').lower()}"), name)

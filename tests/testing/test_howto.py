@@ -70,6 +70,6 @@ def test_what_may_be_overridden_of_metrics_is_there() -> None:
 
 def test_every_name_of_the_kit_is_there() -> None:
     modules = set(re.findall(r"`tusd\.testing\.(\w+)`", PAGE))
-    assert modules == {"bodies", "faults", "door", "elsewhere", "locking", "metrics"}
+    assert modules == {"bodies", "faults", "door", "elsewhere", "locking", "limiting", "metrics"}
     for module, name in re.findall(r"from tusd\.testing\.(\w+) import (\w+)", PAGE):
         exec(f"from tusd.testing.{module} import {name}", {})

@@ -5,13 +5,10 @@ The lockers are an installed distribution as far as Python can tell, so the suit
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+from tests.testing.inner_pytest import outcomes_of
 
 RACK = Path(__file__).parent / "rack"
 
@@ -37,19 +34,9 @@ PAIRS = [(locker, test) for locker, tests in FAULTS.items() for test in tests]
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], str]:
+def outcomes() -> dict[tuple[str, str], str]:
     """(locker, test) -> what went wrong; nothing for those that passed."""
-    report = tmp_path_factory.mktemp("outcomes") / "report.xml"
-    which = " or ".join(["TestRack", *(f"({locker} and {test})" for locker, test in PAIRS)])
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", "-k", which, "suites.py"]
-    environment = {**os.environ, "PYTHONPATH": str(RACK)}
-    subprocess.run(command, cwd=RACK, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    found = {}
-    for case in ElementTree.parse(report).iter("testcase"):
-        failure = next((child for child in case if child.tag in ("failure", "error")), None)
-        name = case.get("classname", "").rpartition(".Test")[2]
-        found[name, case.get("name", "")] = "" if failure is None else f"{failure.tag}: {failure.text}"
-    return found
+    return outcomes_of(RACK, " or ".join(["TestRack", *(f"({locker} and {test})" for locker, test in PAIRS)]))
 
 
 def test_a_right_locker_passes(outcomes: dict[tuple[str, str], str]) -> None:
