@@ -100,7 +100,7 @@ from .hooks import (
 from .limiting import Allowance, FreeAllowance, Limiter
 from .locking import Lease, Locker
 from .metrics import Metrics
-from .model import Final, Metadata, Metric, Partial, Scope, State, UploadId, UploadInfo, utcnow
+from .model import Eviction, Final, Metadata, Metric, Partial, Scope, State, UploadId, UploadInfo, utcnow
 from .protocol.messages import Head, Request, Response
 from .storage import Atomic, Body, Capability, Concatenable, DataStore, Listable, Readable, Terminable, Upload
 from .threads import in_thread
@@ -120,6 +120,7 @@ __all__ = [
     "DataStore",
     "Dispatcher",
     "Duration",
+    "Eviction",
     "Final",
     "FreeAllowance",
     "Head",

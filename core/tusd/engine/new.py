@@ -15,6 +15,7 @@ from ..protocol.rules import check_body, check_length
 from ..storage import Upload
 from .announce import changed
 from .context import Context, Exchange, bind
+from .evict import reserve
 from .figures import UPLOADS_CREATED
 
 
@@ -39,7 +40,7 @@ async def asked(
     await bind(allowances, info)
     if context.limiters:
         chosen = answer is not None and answer.change is not None and answer.change.id is not None
-        await context.reserve(info, info.length or 0, await context.held(info.id, 0) if chosen else 0)
+        await reserve(context, info, info.length or 0, await context.held(info.id, 0) if chosen else 0)
     return info, answer
 
 
