@@ -15,11 +15,12 @@ from tusd import registry
 from tusd.config import SEAMS, SECTIONS, StartErrors
 from tusd.listen import Listen, ListenTls
 from tusd.plugin import HookOptions
-from tusd.registry.finding import OFFICIAL
+from tusd.registry.checking import check_class, options_class
+from tusd.registry.finding import OFFICIAL, find
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "configuration.md"
 BUILT_IN = {
-    f"{one.seam}: {one.name}": type(registry.load(one.seam, one.name).options)
+    f"{one.seam}: {one.name}": options_class(one.seam, check_class(one.seam, find(one.seam, one.name, Path())))
     for one in registry.installed()
     if one.distribution == "tusd"
 }
@@ -27,6 +28,12 @@ LISTENERS: dict[str, type[BaseModel]] = {"Listeners": Listen, "tls": ListenTls}
 """Mappings that stand in values of the core's options."""
 COMMON: dict[str, type[BaseModel]] = {"Options of every hook": HookOptions}
 """What all plugins for a seam have, said once."""
+NEEDED: dict[type[BaseModel], dict[str, object]] = {
+    Listen: {"address": "a:1"},
+    ListenTls: {"certificate": "c", "key": "k"},
+    BUILT_IN["limiting: space"]: {"total": 1},
+}
+"""Options without a default, of models that have some."""
 
 
 def options_of(model: type[BaseModel], prefix: str = "") -> dict[str, tuple[type[BaseModel], str]]:
@@ -63,6 +70,7 @@ def kind(model: type[BaseModel], name: str) -> str:
         ("ListenTls", "mapping"),
         ("Listen", "listener, or list"),
         ("tuple", "list"),
+        ("dict[", "mapping"),
         ("list[", "list"),
         ("_workers", "number or `auto`"),
         ("parse_size", "size"),
@@ -98,8 +106,7 @@ def check(heading: str, option: str, model: type[BaseModel]) -> str:
         assert owner.model_fields[name].is_required()
         return meaning
     value: Any = None if default == "not set" else yaml.safe_load(default.strip("`"))
-    needed = {"address": "a:1"} if owner is Listen else {"certificate": "c", "key": "k"} if owner is ListenTls else {}
-    validated = getattr(owner.model_validate({**needed, name: value}), name)
+    validated = getattr(owner.model_validate({**NEEDED.get(owner, {}), name: value}), name)
     assert validated == owner.model_fields[name].default
     return meaning
 
