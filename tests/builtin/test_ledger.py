@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -139,15 +140,15 @@ def test_a_count_that_was_never_ended_is_made_good_by_the_next(ledger: Ledger, p
 
 
 def test_two_counts_at_once_come_out_right(ledger: Ledger, path: Path) -> None:
-    ledger.hold("goes", "", 10, None)
+    for name in ("goes", "goes later"):
+        ledger.hold(name, "", 10, None)
     first = ledger.begin()
     ledger.found(first, [("goes", "", 10), ("stays", "", 5)])
     second = ledger.begin()
-    ledger.found(second, [("goes", "", 10)])
     ledger.hold("goes", "", 0, None)
-    count(ledger, first, ("stays", 5))
-    ledger.found(second, [("goes", "", 10)])
-    count(ledger, second, ("stays", 5))
+    count(ledger, first, ("stays", 5), ("goes later", 10))
+    ledger.hold("goes later", "", 0, None)
+    count(ledger, second, ("stays", 5), ("goes", 10), ("goes later", 10))
     assert rows(path) == {"stays": ("", 5)}
 
 
@@ -293,14 +294,22 @@ def test_a_damaged_file_is_made_anew(path: Path, damage: bytes | None) -> None:
         assert third.used() == 100
 
 
-def test_a_damaged_file_is_made_anew_once(path: Path) -> None:
+def test_a_damaged_file_is_made_anew_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By workers that start together."""
+    remove = os.remove
+
+    def slowly(file: str) -> None:
+        time.sleep(0.05)
+        remove(file)
+
+    monkeypatch.setattr("tusd.builtin.ledger.os.remove", slowly)
     path.parent.mkdir()
     path.write_bytes(b"damaged" * 1000)
     opened: list[Ledger] = []
     threads = [threading.Thread(target=lambda: opened.append(Ledger(path))) for _ in range(8)]
     for thread in threads:
         thread.start()
+        time.sleep(0.03)
     for thread in threads:
         thread.join()
     for number, ledger in enumerate(opened):

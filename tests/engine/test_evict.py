@@ -250,6 +250,7 @@ async def test_one_that_went_on_since_the_listing_stays(monkeypatch: pytest.Monk
 
 async def test_many_at_once_remove_no_more_than_they_need() -> None:
     rig = made()
+    rig.script.pause = True
     for number in range(10):
         await put(rig, f"{number}", 10, age=1000 - number)
     await asyncio.gather(*(rig.create(5) for _ in range(8)))
