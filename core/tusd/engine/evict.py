@@ -13,7 +13,7 @@ from .context import Context
 from .ranking import Ranking, may_go, ranked
 from .removal import removed
 
-_EVICT = UploadId("~evict")
+_EVICT = "~evict"
 """The name of the lock that one who makes room holds at a time: two at once would remove more than both need."""
 _PATIENCE = 0.1
 """Seconds to wait for the lock of an upload that is to go. Whoever holds it is at work, and it stays."""
@@ -30,7 +30,7 @@ async def reserve(context: Context, info: UploadInfo, total: int, before: int) -
             raise
         refused = refusal
     try:
-        async with context.lock(_EVICT):
+        async with context.own_lock(_EVICT, context.policy.lock_timeout):
             await _reserve(context, info, total, before)
     except UploadLocked:
         raise refused from None

@@ -9,13 +9,12 @@ from typing import cast
 
 from ..errors import TusError, UploadLocked
 from ..limiting import Limiter
-from ..model import UploadId
 from ..storage import Listable
 from .context import Context
 
 logger = logging.getLogger("tusd.engine")
 
-_RECOUNT = UploadId("~recount")
+_RECOUNT = "~recount"
 """The name of the lock that one who counts holds at a time."""
 _PATIENCE = 1.0
 _SOON = 60.0
@@ -43,7 +42,7 @@ async def keep_counting(context: Context, limiters: Sequence[Limiter]) -> None:
 async def recounted(context: Context, limiters: Sequence[Limiter]) -> bool:
     """Let each count all uploads, unless somebody else is at it; whether all have."""
     try:
-        async with context.lock(_RECOUNT, patience=_PATIENCE):
+        async with context.own_lock(_RECOUNT, _PATIENCE):
             for limiter in limiters:
                 await limiter.recount(cast(Listable, context.store).uploads())
     except UploadLocked:
