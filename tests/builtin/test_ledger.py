@@ -93,7 +93,14 @@ def test_ids_are_for_nobody_else(ledger: Ledger, path: Path) -> None:
     ledger.hold("a", "", 1, 100)
     modes = {file.name: oct(file.stat().st_mode & 0o777) for file in path.parent.iterdir()}
     assert set(modes.values()) == {"0o600"}, modes
-    assert len(modes) == 4
+    assert len(modes) == 5
+
+
+def test_one_of_all_speaks_until_it_is_closed(path: Path) -> None:
+    with closing(Ledger(path)) as second:
+        with closing(Ledger(path)) as first:
+            assert [first.speaks(), second.speaks(), first.speaks()] == [True, False, True]
+        assert second.speaks()
 
 
 # --- counting what is there

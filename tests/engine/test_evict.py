@@ -287,13 +287,12 @@ def counted(rig: Rig, monkeypatch: pytest.MonkeyPatch, pause: float = 0) -> list
 async def test_who_asks_in_vain_does_not_keep_the_store_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     rig = made(Eviction(order="oldest", finished=False, idle=60))
     await put(rig, "whole", 100)
-    listings = counted(rig, monkeypatch, 0.02)
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    while loop.time() < began + 0.1:
+    listings = counted(rig, monkeypatch, 0.05)
+    for _ in range(5):
         await refused(rig, 1)
     assert len(listings) == 1
-    await asyncio.sleep(0.15)
+    (ranking,) = rig.engine._context.rankings.values()
+    await asyncio.sleep(ranking.rests_until - asyncio.get_running_loop().time())
     await put(rig, "going", 0, length=10)
     rig.limiters[0].held[UploadId("whole")] = 90
     await rig.create(10)

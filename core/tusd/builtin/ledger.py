@@ -70,9 +70,19 @@ class Ledger:
                     self._db = _opened(path)
         except sqlite3.Error as error:
             raise OSError(f"{path}: {error}; nobody else may use this file") from error
+        self._voice = os.open(f"{path}.speaker", os.O_RDWR | os.O_CREAT, 0o600)
 
     def close(self) -> None:
+        os.close(self._voice)
         self._db.close()
+
+    def speaks(self) -> bool:
+        """Whether this one, of all that are open, speaks for all. Then it does until it is closed."""
+        try:
+            fcntl.flock(self._voice, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
     def hold(self, upload_id: str, key: str, size: int, limit: int | None) -> int:
         """Let an upload hold `size` bytes in all, of the `limit` bytes that all of this key may hold together; 0: it is gone.

@@ -84,13 +84,12 @@ class SpaceLimiting:
         """Open the ledger of this host. Raises `OSError`."""
         ledger = await asyncio.to_thread(Ledger, worker.directory / "uploads.sqlite")
         limiter = SpaceLimiter(self.options, ledger, worker.logger)
-        reporting = asyncio.create_task(limiter.report(worker), name="report space") if worker.number == 0 else None
+        reporting = asyncio.create_task(limiter.report(worker), name="report space")
         try:
             yield limiter
         finally:
-            if reporting is not None:
-                reporting.cancel()
-                await asyncio.wait({reporting})
+            reporting.cancel()
+            await asyncio.wait({reporting})
             ledger.close()
 
 
@@ -141,15 +140,19 @@ class SpaceLimiter(plugin.Limiter):
         self._logger.info("uploads counted: %d, their bytes: %d", count, await self._do(self._ledger.used))
 
     async def report(self, worker: plugin.Worker) -> None:
-        """Set the metrics from time to time, until cancelled. One worker of the host does."""
+        """Set the metrics from time to time, until cancelled. One worker of the host does, because gauges of several are added up."""
         while True:
-            try:
-                worker.metrics.set(USED, await self._do(self._ledger.used), (worker.plugin,))
-            except plugin.StorageUnavailable:
-                pass  # logged
-            if self._options.by is None:
-                worker.metrics.set(TOTAL, self._options.total, (worker.plugin,))
+            if self._ledger.speaks():
+                await self._report(worker)
             await asyncio.sleep(_REPORT)
+
+    async def _report(self, worker: plugin.Worker) -> None:
+        try:
+            worker.metrics.set(USED, await self._do(self._ledger.used), (worker.plugin,))
+        except plugin.StorageUnavailable:
+            return  # logged
+        if self._options.by is None:
+            worker.metrics.set(TOTAL, self._options.total, (worker.plugin,))
 
     def _key(self, info: UploadInfo) -> str:
         """What the upload counts for; uploads without it share the empty one."""
