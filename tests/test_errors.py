@@ -108,7 +108,7 @@ def test_facts() -> None:
     assert MethodNotAllowed("GET, HEAD").allow == "GET, HEAD"
     quota = QuotaExceeded("no", short_by=5, info=info, retry_after=60)
     assert (str(quota), quota.short_by, quota.info, quota.retry_after) == ("no", 5, info, 60)
-    assert QuotaExceeded().short_by == 0
+    assert (QuotaExceeded().short_by, QuotaExceeded().evict) == (0, None)
 
 
 def test_what_happened_inside_is_not_told() -> None:

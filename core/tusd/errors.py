@@ -32,7 +32,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from .model import Answer, UploadInfo
+from .model import Answer, Eviction, UploadInfo
 
 
 class TusError(Exception):
@@ -393,12 +393,15 @@ class QuotaExceeded(Full):
         message: str | None = None,
         *,
         short_by: int = 0,
+        evict: Eviction | None = None,
         info: UploadInfo | None = None,
         retry_after: float | None = None,
     ) -> None:
         super().__init__(message, info=info, retry_after=retry_after)
         self.short_by = short_by
         """Bytes that are missing."""
+        self.evict = evict
+        """What the server may remove to make room; None: nothing."""
 
 
 class TryLater(TusError):

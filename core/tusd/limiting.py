@@ -47,9 +47,10 @@ class Limiter(ABC):
         """From now on this upload may hold `total` bytes in all; 0: it is gone.
 
         The figure is absolute, so repeating, shrinking and taking back are safe. Raises `QuotaExceeded(short_by=...)` and then
-        changes nothing."""
+        changes nothing. With `evict` the server removes other uploads, each told here with 0, and then asks again."""
         return None
 
     async def recount(self, uploads: AsyncIterator[UploadInfo]) -> None:
-        """At start, in one worker, under a lock: what the store really holds."""
+        """What the store really holds, listed while requests go on: what was reserved or given back since the call began is newer than what is
+        listed. At the start and then once a day, in the first worker of each host; one worker at a time."""
         return None

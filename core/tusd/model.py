@@ -151,6 +151,11 @@ class UploadInfo:
     storage: Mapping[str, str] = field(default_factory=dict)
     """Before `create`: what a pre-create hook asked for. Afterwards: where the store keeps it."""
 
+    @property
+    def room(self) -> int:
+        """The bytes that it takes of a limited space: its length, which may still come; what is stored while the length is not known."""
+        return self.offset if self.length is None else self.length
+
     def at(self, offset: int, modified: datetime | None = None, storage: Mapping[str, str] | None = None) -> UploadInfo:
         """The same upload with `offset` bytes stored, the last at `modified`, in `storage`; and the state that follows from it."""
         state = self.state
@@ -171,6 +176,18 @@ class UploadInfo:
         """This upload after `Upload.save(info)`: with all that `info` says, but still where and how much it is."""
         changed = replace(info, id=self.id, concat=self.concat, created=self.created, storage=self.storage)
         return changed.at(self.offset, self.modified)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Eviction:
+    """Which uploads may be removed to make room for another, and in what order."""
+
+    order: Literal["oldest", "largest", "least-recently-touched"]
+    """By `created`, by `room`, by `modified`."""
+    finished: bool
+    """Complete uploads may go, too."""
+    idle: float
+    """Seconds for which an unfinished upload has had no byte before it may go."""
 
 
 @dataclass(frozen=True, slots=True)

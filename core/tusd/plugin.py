@@ -100,7 +100,7 @@ from .hooks import (
 from .limiting import Allowance, FreeAllowance, Limiter
 from .locking import Lease, Locker
 from .metrics import Metrics
-from .model import Final, Metadata, Metric, Partial, Scope, State, UploadId, UploadInfo, utcnow
+from .model import Eviction, Final, Metadata, Metric, Partial, Scope, State, UploadId, UploadInfo, utcnow
 from .protocol.messages import Append, Create, Discover, Head, Inspect, Read, Request, Response, Terminate
 from .storage import Atomic, Body, Capability, Concatenable, DataStore, Listable, Readable, Terminable, Upload
 from .threads import in_thread
@@ -123,6 +123,7 @@ __all__ = [
     "Discover",
     "Dispatcher",
     "Duration",
+    "Eviction",
     "Final",
     "FreeAllowance",
     "Head",

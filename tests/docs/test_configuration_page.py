@@ -25,7 +25,7 @@ LISTENERS: dict[str, type[BaseModel]] = {"Listeners": Listen, "tls": ListenTls}
 """Mappings that stand in values of the core's options."""
 COMMON: dict[str, type[BaseModel]] = {"Options of every hook": HookOptions}
 """What all plugins for a seam have, said once."""
-REQUIRED = {"address": "a:1", "certificate": "c", "key": "k", "endpoint": "http://a/"}
+REQUIRED = {"address": "a:1", "certificate": "c", "key": "k", "endpoint": "http://a/", "total": 1}
 """A value for each option that has no default."""
 
 
@@ -63,8 +63,8 @@ def kind(model: type[BaseModel], name: str) -> str:
         ("ListenTls", "mapping"),
         ("Listen", "listener, or list"),
         ("tuple", "list"),
-        ("list[", "list"),
         ("dict[", "mapping"),
+        ("list[", "list"),
         ("_workers", "number or `auto`"),
         ("parse_size", "size"),
         ("parse_duration", "duration"),

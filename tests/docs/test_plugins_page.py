@@ -11,7 +11,7 @@ import re
 import textwrap
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 from urllib.request import urlopen
 
 import pytest
@@ -160,6 +160,8 @@ def test_values() -> None:
     for name, expected in fields.items():
         assert rows[f"`{name}`"] == expected
     assert rows["`State`"] == [state.name for state in plugin.State]
+    assert set(get_args(get_type_hints(plugin.Eviction)["order"])) <= set(rows["`Eviction`"])
+    assert {f.name for f in dataclasses.fields(plugin.Eviction)} <= set(rows["`Eviction`"])
     assert rows["`Scope`"] == [scope.name for scope in plugin.Scope]
     assert len(get_args(plugin.Request)) == 6
     assert plugin.API_VERSION == 1 and "the version of all this: 1" in PAGE

@@ -14,6 +14,7 @@ from tusd.errors import LeaseLost, QuotaExceeded, StorageFull, StorageUnavailabl
 from tusd.limiting import Allowance
 from tusd.model import State, UploadId, UploadInfo
 from tusd.protocol.messages import Head, Request
+from tusd.protocol.rules import Policy
 
 UPLOAD = UploadId("upload")
 
@@ -138,6 +139,36 @@ async def test_a_body_of_unknown_size_ends_where_its_room_ends(
     assert raised.value.info.offset == 9
     assert await rig.content(UPLOAD) == b"012345678"
     assert rig.limiters[0].held == {UPLOAD: 9}
+
+
+@pytest.mark.parametrize("pieces", [(b"56", b"78", b"9"), (b"56789",), (b"5678", b"9ab")])
+async def test_what_is_left_of_the_room_is_used_though_it_is_less_than_a_step(
+    monkeypatch: pytest.MonkeyPatch, pieces: tuple[bytes, ...]
+) -> None:
+    monkeypatch.setattr(tusd.engine.body, "RESERVE_STEP", 4)
+    rig = Rig(limits="A")
+    await rig.put(UPLOAD, b"01234", deferred=True)
+
+    async def full() -> None:
+        if (short_by := int(reserved(rig)[-1].split()[1]) - 10) > 0:
+            raise QuotaExceeded(short_by=short_by)
+
+    rig.script.faults["A.reserve"] = full
+    if sum(map(len, pieces)) > 5:
+        with pytest.raises(QuotaExceeded):
+            await rig.append(UPLOAD, 5, *pieces, chunked=True)
+    else:
+        await rig.append(UPLOAD, 5, *pieces, chunked=True)
+    assert await rig.content(UPLOAD) == b"0123456789"
+    assert rig.limiters[0].held == {UPLOAD: 10}
+
+
+async def test_no_more_is_reserved_than_the_upload_may_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tusd.engine.body, "RESERVE_STEP", 4)
+    rig = Rig(Policy(max_size=8), limits="A")
+    await rig.put(UPLOAD, b"01234", deferred=True)
+    await rig.append(UPLOAD, 5, b"56", chunked=True)
+    assert reserved(rig) == ["A.reserve 8", "A.reserve 7"]
 
 
 async def test_each_piece_is_spent_before_it_is_stored() -> None:

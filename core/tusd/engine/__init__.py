@@ -24,6 +24,7 @@ from .deliver import deliverers_of
 from .figures import ALL, LIMITED
 from .inspect import inspect
 from .read import read
+from .recount import counting, keep_counting
 from .sweep import Sweeper, sweeper_of
 from .terminate import terminate
 
@@ -79,6 +80,8 @@ class Engine:
     async def start(self, number: int = 0) -> None:
         """Begin the work that no request causes, in worker `number` of this host. Called once, before the first request. Raises
         `StartError`."""
+        if number == 0 and (limiters := counting(self._context)):
+            self._context.background.begin(keep_counting(self._context, limiters), "counting the uploads")
         if (sweeper := sweeper_of(self._context)) is not None:
             self._context.background.begin(sweeper.run(), "the sweeper")
         for deliverer in deliverers_of(self._context):

@@ -15,6 +15,7 @@ from .access import look
 from .announce import merge
 from .complete import all_sent, asks, complete_again
 from .context import Context, Exchange, telling
+from .evict import reserve
 from .receive import receive
 
 
@@ -55,7 +56,7 @@ async def _begin(context: Context, upload: Upload, request: Append) -> None:
 
 
 async def _declare(context: Context, upload: Upload, length: int) -> None:
-    await context.reserve(upload.info, length, upload.info.offset)
+    await reserve(context, upload.info, length, upload.info.offset)
     try:
         await context.timed("save", upload.save(replace(upload.info, length=length)))
     except BaseException:

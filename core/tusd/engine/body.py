@@ -9,7 +9,7 @@ import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Protocol
 
-from ..errors import TusError, UploadSizeExceeded
+from ..errors import QuotaExceeded, TusError, UploadSizeExceeded
 from ..limiting import Allowance
 from ..locking import Lease
 from ..protocol.messages import Algorithm, BodyPlan
@@ -160,11 +160,18 @@ class AppendBody:
     async def _grant(self) -> TusError | None:
         """Ask for more room; what refuses it."""
         assert self._reserve is not None
+        wanted = min(self._room, self._granted + RESERVE_STEP)
         try:
-            await self._reserve(self._granted + RESERVE_STEP)
+            try:
+                await self._reserve(wanted)
+            except QuotaExceeded as error:  # what is left is less than a step
+                wanted -= error.short_by
+                if not error.short_by or wanted <= self._granted:
+                    return error
+                await self._reserve(wanted)
         except TusError as error:
             return error
-        self._granted = min(self._room, self._granted + RESERVE_STEP)
+        self._granted = wanted
         return None
 
     async def _spend(self, n: int) -> None:

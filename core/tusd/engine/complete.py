@@ -120,7 +120,7 @@ async def remove(context: Context, upload: Upload, event: HookEvent | None = Non
     try:
         await context.timed("terminate", cast(Terminable, upload).terminate())
     except BaseException:
-        await context.settle_anew(info, info.offset if info.length is None else info.length)
+        await context.settle_anew(info, info.room)
         raise
     await context.settle(info, 0)
     if event is not None:

@@ -24,6 +24,7 @@ from .access import allowed
 from .announce import merge
 from .complete import complete, remove
 from .context import Context, Exchange, telling
+from .evict import reserve
 from .new import asked, created, new_id
 
 logger = logging.getLogger("tusd.engine")
@@ -92,7 +93,7 @@ async def _concatenate(context: Context, upload: Upload, concat: Final) -> None:
             parts = [await context.info(part) for part in concat.parts]
             length = plan_final(parts, context.policy)
             check_length(length, upload.info, context.policy)
-            await context.reserve(upload.info, length or 0, upload.info.length or 0)
+            await reserve(context, upload.info, length or 0, upload.info.length or 0)
             await context.timed("save", upload.save(replace(upload.info, length=length, state=State.FINISHING)))
             await context.timed("concatenate", cast(Concatenable, upload).concatenate(parts))
     except (RequestError, StateError, Full) as error:

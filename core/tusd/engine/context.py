@@ -15,7 +15,7 @@ from ..hooks import HookResponse
 from ..limiting import Allowance, Limiter
 from ..locking import Lease, Locker
 from ..metrics import Metrics
-from ..model import UploadId, UploadInfo, utcnow
+from ..model import Eviction, UploadId, UploadInfo, utcnow
 from ..protocol.messages import Head, News, Request
 from ..protocol.rules import Policy, check_alive
 from ..storage import DataStore, Upload
@@ -23,6 +23,7 @@ from .announce import Announcer
 from .background import Background, Bells
 from .body import Empty, Source
 from .figures import LOCK_HANDOVER, LOCK_WAIT, STORAGE_DURATION
+from .ranking import Ranking
 
 T = TypeVar("T")
 
@@ -119,6 +120,8 @@ class Context:
     """Ring when a partial upload is complete."""
     filling: dict[UploadId, asyncio.Task[HookResponse | None]] = field(default_factory=dict)
     """Concatenations that this process works on."""
+    rankings: dict[Eviction, Ranking] = field(default_factory=dict)
+    """What may be removed next to make room, while that is known."""
     closing: bool = False
     """Nothing more is waited for that depends on clients."""
 
@@ -187,7 +190,7 @@ class Context:
             return 0
         except (TusError, OSError):
             return otherwise
-        return info.offset if info.length is None else info.length
+        return info.room
 
     def pacing(self, allowances: Sequence[Allowance]) -> list[Allowance]:
         """Those of a request's allowances, one for each limiter, that make bytes wait."""

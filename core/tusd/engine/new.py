@@ -15,6 +15,7 @@ from ..protocol.rules import check_body, check_length
 from ..storage import Upload
 from .announce import changed
 from .context import Context, Exchange, bind
+from .evict import reserve
 from .figures import UPLOADS_CREATED
 
 
@@ -42,7 +43,7 @@ async def asked(
             check_body(body, info.length, info, context.policy)
     await bind(allowances, info)
     if context.limiters:
-        await context.reserve(info, info.length or 0, 0)
+        await reserve(context, info, info.length or 0, 0)
     return info, answer
 
 

@@ -26,6 +26,7 @@ from ..storage import Terminable, Upload
 from .body import AppendBody
 from .complete import complete, remove
 from .context import Context, Exchange
+from .evict import reserve
 from .figures import (
     APPEND_DURATION,
     APPEND_SIZE,
@@ -57,8 +58,8 @@ async def receive(
         failure: TusError | None = None
         digest: bytes | None = None
         if plan.size != 0 or plan.checksum is not None:
-            reserve = await _reserving(context, upload, plan) if upload.info.length is None and context.limiters else None
-            body = _body(context, exchange, upload.info, plan, room, lease, allowances, reserve)
+            grow = await _reserving(context, upload, plan) if upload.info.length is None and context.limiters else None
+            body = _body(context, exchange, upload.info, plan, room, lease, allowances, grow)
             await _append(context, exchange, upload, plan, body)
             failure, digest = body.failure, body.digest if before == 0 else None
             if failure is None and body.whole and not await body.intact():
@@ -89,7 +90,7 @@ def _body(
     room: int,
     lease: Lease,
     allowances: Sequence[Allowance],
-    reserve: Callable[[int], Awaitable[None]] | None,
+    grow: Callable[[int], Awaitable[None]] | None,
 ) -> AppendBody:
     interim = exchange.interim
     return AppendBody(
@@ -100,7 +101,7 @@ def _body(
         context.pacing(allowances) if allowances else (),
         digest=noted[0] if info.offset == 0 and (noted := digests.noted(info)) else None,
         progress=None if interim is None else lambda offset: interim(Progress(offset)),
-        reserve=reserve,
+        reserve=grow,
     )
 
 
@@ -147,12 +148,12 @@ async def _reserving(context: Context, upload: Upload, plan: BodyPlan) -> Callab
     """Reserve room for a body of an upload whose length is not known yet; or how to do it step by step, if the body's is not known either."""
     before = upload.info.offset
 
-    async def reserve(size: int) -> None:
-        await context.reserve(upload.info, before + size, upload.info.offset)
+    async def grow(size: int) -> None:
+        await reserve(context, upload.info, before + size, upload.info.offset)
 
     if plan.size is None:
-        return reserve
-    await reserve(plan.size)
+        return grow
+    await grow(plan.size)
     return None
 
 

@@ -9,15 +9,15 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import cast
 
-from ..errors import TryLater, TusError, UploadLocked, UploadNotFound
-from ..hooks import NO_REQUEST, PostExpire, Reason
+from ..errors import TryLater, TusError, UploadLocked
+from ..hooks import NO_REQUEST, Reason
 from ..model import Final, Partial, State, UploadId, UploadInfo, utcnow
 from ..protocol.rules import expiry
 from ..storage import Listable, Terminable
-from .complete import complete_again, remove
+from .complete import complete_again
 from .concatenate import fill
 from .context import Context
-from .figures import UPLOADS_EXPIRED
+from .removal import removed
 
 logger = logging.getLogger("tusd.sweeper")
 
@@ -73,17 +73,17 @@ class Sweeper:
 
     async def round(self) -> int:
         """One sweep, if nobody else is at it. Returns how many uploads it removed."""
-        removed = 0
+        count = 0
         try:
             async with self.context.own_lock(_SWEEPER, _PATIENCE) as lease:
                 async for doomed in self.doomed(retry=True):
                     lease.check()
-                    removed += await self.removed(doomed)
-                    if removed >= _MOST:
+                    count += await self.removed(doomed)
+                    if count >= _MOST:
                         break
         except UploadLocked:
             logger.debug("somebody else sweeps")
-        return removed
+        return count
 
     async def doomed(self, *, retry: bool = False) -> AsyncIterator[Doomed]:
         """The uploads that are to be removed now. `retry`: those that are not finished yet are tried again on the way."""
@@ -105,26 +105,11 @@ class Sweeper:
 
     async def removed(self, doomed: Doomed) -> bool:
         """Remove an upload, unless somebody is at work on it or it has been used again; whether it was removed."""
-        context, upload_id, reason = self.context, doomed.info.id, doomed.reason
-        try:
-            async with context.lock(upload_id, patience=_PATIENCE) as lease:
-                upload = await context.timed("open", context.store.open(upload_id, lease))
-                info = upload.info
-                if reason == "expired" and not self._is_over(info):
-                    return False
-                await remove(context, upload, self._event(info, reason))
-        except (UploadLocked, UploadNotFound):
-            return False
-        except (TusError, OSError) as error:
-            logger.warning("an upload could not be removed: %s", error, extra={"upload": upload_id})
-            return False
-        logger.info("removed an upload: %s", reason, extra={"upload": upload_id})
-        context.metrics.add(UPLOADS_EXPIRED, labels=(reason,))
-        return True
 
-    def _event(self, info: UploadInfo, reason: Reason) -> PostExpire | None:
-        wanted = self.context.announcer.wants(PostExpire)
-        return PostExpire(upload=info, head=NO_REQUEST, reason=reason) if wanted else None
+        def may_go(info: UploadInfo) -> bool:
+            return doomed.reason != "expired" or self._is_over(info)
+
+        return await removed(self.context, doomed.info.id, doomed.reason, may_go, patience=_PATIENCE) is not None
 
     def _is_over(self, info: UploadInfo) -> bool:
         moment = expiry(info, self.context.policy)
