@@ -155,6 +155,13 @@ def test_uploads_that_are_unusual(changes: dict[str, Any], expected: dict[str, o
     assert list(upload) == list(UPLOAD)
 
 
+def test_what_is_noted_stands_beside_the_upload() -> None:
+    """It is not Go's. Nothing noted: nothing said."""
+    event = event_as_json(PostCreate(upload=replace(INFO, notes={"owner": "ü", "raw": "\udcff"}), head=HEAD))["Event"]
+    assert (event["Notes"], list(event)) == ({"owner": "ü", "raw": "\ufffd"}, ["Upload", "HTTPRequest", "Notes"])
+    assert "Notes" not in event_as_json(PostCreate(upload=INFO, head=HEAD))["Event"]
+
+
 def test_an_upload_has_no_id_before_it_is_created_whoever_has_chosen_one() -> None:
     assert told(INFO, PreCreate)["ID"] == ""
 

@@ -38,7 +38,7 @@ def event_as_json(event: HookEvent) -> dict[str, Any]:
         },
     }
     if event.upload.notes:
-        told["Notes"] = dict(event.upload.notes)
+        told["Notes"] = {key: _text(value) for key, value in event.upload.notes.items()}
     match event:
         case PreAccess(access=access):
             told["Access"] = access

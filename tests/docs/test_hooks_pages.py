@@ -21,6 +21,10 @@ from tusd.hook_wire import answer_from_json, event_as_json
 from tusd.hooks import DEFAULT_EVENTS, EVENTS, NO_REQUEST, Access, HookResponse, PostFinish, Reason
 from tusd.model import Final, Metadata, UploadId, UploadInfo
 from tusd.protocol import headers
+from tusd.protocol.messages import Head
+from tusd.protocol.rules import Policy
+from tusd.protocol.tus1 import Tus1
+from tusd.protocol.urls import Origins
 from tusd.registry import installed
 from tusd.testing.hooks import HEAD, UPLOAD, events_of
 from tusd.testing.server import ServerProcess
@@ -100,7 +104,9 @@ def test_what_fails_and_is_refused_is_answered_so() -> None:
     asked = [kind.name for kind in EVENTS if kind.name.startswith("pre-")]
     assert [ticked(row[0]) for row in FAILING] == [*([name] for name in asked), []]
     assert all(row[1].startswith(str(errors.HookError.status)) for row in FAILING[:-1])
-    assert f"{errors.FinishPending.status} from HEAD" in HOWTO
+    assert f"then {errors.FinishPending.status} from HEAD" in HOWTO
+    refused = Tus1(Policy(), Origins()).refuse(Head("HEAD", "/files/a", HEAD.headers), errors.HookError())
+    assert f"500, from HEAD {refused.status}" in HOWTO
     assert f"answered with {errors.UploadRejected.status}, by pre-access with {errors.AccessRejected.status}," in HOWTO
     assert errors.UploadRejected.status == errors.TerminationRejected.status == errors.UploadStopped.status
     assert f"{announce._MOST_WAITING} events may wait" in HOWTO
@@ -183,7 +189,8 @@ def kind(path: str, values: list[Any]) -> str:
 
 def test_the_fields_of_events() -> None:
     final = UploadInfo(id=UploadId("a"), length=1, concat=Final((UploadId("b"),)))
-    events = [event for one in EVENTS for upload in (UPLOAD, final) for event in events_of(one, upload, HEAD)]
+    noted = UploadInfo(id=UploadId("c"), length=1, notes={"owner": "anna"})
+    events = [event for one in EVENTS for upload in (UPLOAD, final, noted) for event in events_of(one, upload, HEAD)]
     seen: dict[str, list[Any]] = {}
     for event in events:
         for path, value in leaves(event_as_json(event)).items():
@@ -196,7 +203,9 @@ def test_what_only_some_events_tell() -> None:
     meant = {ticked(row[0])[0]: row[2] for row in FIELDS}
     for path, meaning in meant.items():
         tell = [one.name for one in EVENTS if path in leaves(event_as_json(next(events_of(one, UPLOAD, HEAD))))]
-        if meaning.startswith("Only in"):
+        if meaning.startswith("Only if"):
+            assert path == "Event.Notes" and tell == []
+        elif meaning.startswith("Only in"):
             assert tell == [ticked(meaning)[0]]
         else:
             assert tell == [one.name for one in EVENTS]

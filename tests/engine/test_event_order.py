@@ -21,6 +21,7 @@ from tusd.engine.sweep import Sweeper
 from tusd.errors import HookError, StorageFull, TusError, UnexpectedEof
 from tusd.hooks import (
     EVENTS,
+    Changes,
     Dispatcher,
     HookEvent,
     HookResponse,
@@ -276,6 +277,20 @@ async def create_twice(story: Story) -> None:
     """A client that has not heard the answer: another upload, whose events have other ids."""
     await story.create(5)
     await story.create(5)
+
+
+@case("""
+    pre-create               0/5 receiving | nothing
+    answer                   ERR_UPLOAD_EXISTS
+    pre-access      inspect  3/5 receiving | 3/5 receiving
+    answer                   3/5 receiving
+""")
+async def create_with_an_id_that_is_taken(story: Story) -> None:
+    """It is neither created nor touched."""
+    await story.put(b"012", 5)
+    story.answers[PreCreate] = HookResponse(change=Changes(id=UPLOAD))
+    await story.create(5, b"01234")
+    await story.ask(Inspect(UPLOAD))
 
 
 # --- append

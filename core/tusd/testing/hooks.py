@@ -74,6 +74,7 @@ UPLOADS: Mapping[str, UploadInfo] = {
         ),
     ),
     "with an id of its own": replace(UPLOAD, id=UploadId("team a/b+c~(1)!'")),
+    "of which something is noted": replace(UPLOAD, notes={"owner": "Zoë"}),
     "with a place that is not ASCII": replace(UPLOAD, storage={"Type": "filestore", "Path": "/data/ü b/\udcff"}),
 }
 REQUESTS: Mapping[str, Head] = {
