@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -42,6 +42,10 @@ class Limiter(ABC):
     @abstractmethod
     def admit(self, head: Head, request: Request) -> AbstractAsyncContextManager[Allowance]:
         """Admit a request for the time of the context, which includes sending the answer. Raises `TooManyRequests(retry_after=...)`."""
+
+    def remember(self, head: Head) -> Mapping[str, str]:
+        """What is noted of an upload that this request creates (`UploadInfo.notes`), because `reserve` and `recount` need it."""
+        return {}
 
     async def reserve(self, info: UploadInfo, total: int) -> None:
         """From now on this upload may hold `total` bytes in all; 0: it is gone.

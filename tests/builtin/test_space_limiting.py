@@ -26,9 +26,10 @@ import tusd.builtin.space_limiting as space
 from tusd.builtin.space_limiting import SpaceLimiter
 from tusd.engine import ranking
 from tusd.errors import PluginError, StartError
+from tusd.hooks import Fields
 from tusd.model import Eviction, Metadata, UploadId, UploadInfo
 from tusd.plugin import QuotaExceeded, StorageUnavailable, Worker
-from tusd.protocol.messages import Discover
+from tusd.protocol.messages import Discover, Head
 from tusd.registry import load, open_one
 from tusd.testing.server import ServerProcess
 
@@ -71,8 +72,8 @@ async def listed(*uploads: UploadInfo) -> AsyncIterator[UploadInfo]:
         ({}, "total: missing; it has no default"),
         ({"total": 0}, "total: should be greater than 0"),
         ({"total": "much"}, "total: not a size"),
-        ({"total": 1, "by": "header X-User"}, 'by: is neither "metadata NAME", a key of Upload-Metadata, nor "note NAME"'),
-        ({"total": 1, "by": "note"}, "by: is neither"),
+        ({"total": 1, "by": "address"}, "by: does not say whose an upload is; write header NAME, metadata NAME or note NAME"),
+        ({"total": 1, "by": "note"}, "by: does not say whose"),
         ({"total": 1, "totals": {"a": 5}}, "totals are those of keys; set by, too"),
         ({"total": 1, "by": "note a", "totals": {"a": 0}}, "totals.a: should be greater than 0"),
         ({"total": 1, "by": "note a", "when_full": "evict"}, "when_full: evict is for all uploads together; leave out by"),
@@ -136,13 +137,15 @@ async def test_evicting_is_offered_when_it_can_help(tmp_path: Path) -> None:
         assert caught.value.evict is None, "not even an empty store has room for it"
 
 
-@pytest.mark.parametrize("by", ["metadata user", "note user"])
+@pytest.mark.parametrize("by", ["header User", "metadata user", "note user"])
 async def test_each_user_has_room_of_their_own(tmp_path: Path, by: str) -> None:
     def of(user: str | None, name: str, length: int) -> UploadInfo:
         if user is None:
             return upload(name, length)
         if by.startswith("note"):
             return upload(name, length, notes={"user": user})
+        if by.startswith("header"):
+            return upload(name, length, notes=limiter.remember(Head("POST", "/", Fields([("uSER", user)]))))
         return upload(name, length, metadata=Metadata({"user": user.encode()}))
 
     async with opened(tmp_path, by=by, totals={"big": 300}) as limiter:
@@ -535,14 +538,12 @@ def test_one_that_is_being_written_is_not_evicted(tusd_server: Start) -> None:
 # --- the page
 
 
-def test_the_page_gives_each_user_room(tusd_server: Start, tmp_path: Path) -> None:
-    (code,) = re.findall(r'```python title="users.py"\n(.*?)```', PAGE, re.DOTALL)
-    (tmp_path / "users.py").write_text(code)
-    both, hooks = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)][-2:]
+def test_the_page_gives_each_user_room(tusd_server: Start) -> None:
+    (both,) = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL) if "by: header" in text]
     for entry in both["limiting"]:
         entry["total"] = 1000 if "by" in entry else 1500
     both["limiting"][0]["totals"] = {"alice": 1200}
-    client = Client(tusd_server({"server": {"workers": 2}, **both, **hooks}, env={"PYTHONPATH": str(tmp_path)}))
+    client = Client(tusd_server({"server": {"workers": 2}, **both}))
     assert client.create(1001, X_User="bob")[0] == 507
     assert client.create(1000, X_User="bob")[0] == 201
     assert client.create(1, X_User="bob")[0] == 507
@@ -550,9 +551,23 @@ def test_the_page_gives_each_user_room(tusd_server: Start, tmp_path: Path) -> No
     assert client.create(500, X_User="alice")[0] == 201
 
 
+def test_whose_an_upload_is_by_its_header_is_known_to_a_recount(tusd_server: Start, tmp_path: Path) -> None:
+    config = {"limiting": [{"use": "space", "by": "header X-User", "total": 1000}]}
+    client = Client(tusd_server(config))
+    assert client.create(700, X_User="bob")[0] == 201
+    assert client.create(700, X_User="ann")[0] == 201
+    client.server.stop()
+    for path in (tmp_path / "server0" / "run").glob("**/uploads.sqlite*"):
+        path.unlink()
+    client.server.start()
+    until(lambda: "uploads counted: 2, their bytes: 1400" in client.server.log)
+    assert client.create(301, X_User="bob")[0] == 507
+    assert client.create(300, X_User="bob")[0] == 201
+
+
 def test_the_examples_on_the_page_are_valid() -> None:
     blocks = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)]
-    entries = [entry for block in blocks for entry in block.get("limiting", [])]
+    entries = [entry for block in blocks for entry in block.get("limiting", []) if entry["use"] == "space"]
     assert len(entries) == 4
     for entry in entries:
         load("limiting", entry.pop("use"), entry)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from typing import Annotated, Literal, Self, TypeVar
@@ -35,9 +35,13 @@ _REPORT = 5.0
 
 
 def _checked(by: str) -> str:
-    if not re.fullmatch(r"(metadata|note) \S+", by):
-        raise ValueError('is neither "metadata NAME", a key of Upload-Metadata, nor "note NAME", a note of a pre-create hook')
+    if not re.fullmatch(r"(header|metadata|note) \S+", by):
+        raise ValueError("does not say whose an upload is; write header NAME, metadata NAME or note NAME")
     return by
+
+
+def _note(header: str) -> str:
+    return f"header {header.lower()}"
 
 
 Room = Annotated[plugin.Size, Field(gt=0)]
@@ -55,7 +59,7 @@ class SpaceLimiting:
         total: Room
         """The most bytes that all uploads may take together; with `by`, those of one key."""
         by: Annotated[str, AfterValidator(_checked)] | None = None
-        """`metadata NAME` or `note NAME`: uploads count by what stands there, each key for itself. Not set: all uploads count together."""
+        """`header NAME`, `metadata NAME` or `note NAME`: uploads count by what stands there, each key for itself. Not set: all uploads count together."""
         totals: dict[str, Room] = {}  # noqa: RUF012 (pydantic copies it)
         """With `by`: keys that have another total."""
         when_full: Literal["reject", "evict"] = "reject"
@@ -111,6 +115,12 @@ class SpaceLimiter(plugin.Limiter):
         """Requests cost nothing."""
         return nullcontext(plugin.FreeAllowance())
 
+    def remember(self, head: Head) -> Mapping[str, str]:
+        """The header that says whose the upload is: nobody could tell later."""
+        if self._kind != "header":
+            return {}
+        return {_note(self._name): (head.headers.get(self._name) or "").encode("utf-8", "replace").decode()}
+
     async def reserve(self, info: UploadInfo, total: int) -> None:
         key = self._key(info)
         limit = self._options.totals.get(key, self._options.total)
@@ -159,6 +169,8 @@ class SpaceLimiter(plugin.Limiter):
         match self._kind:
             case "metadata":
                 return info.metadata.get(self._name, b"").decode("utf-8", "replace")
+            case "header":
+                return info.notes.get(_note(self._name), "")
             case "note":
                 return info.notes.get(self._name, "").encode("utf-8", "replace").decode()
         return ""

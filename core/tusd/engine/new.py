@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..errors import HookError, UploadExists, UploadNotFound, UploadRejected
 from ..hooks import HookResponse, PostCreate, PreCreate
@@ -41,6 +42,8 @@ async def asked(
                 raise UploadExists()  # before the lock: who may not touch that upload cannot interrupt it either
             check_length(info.length, info, context.policy)
             check_body(body, info.length, info, context.policy)
+    if notes := {name: text for limiter in context.limiters for name, text in limiter.remember(exchange.head).items()}:
+        info = replace(info, notes={**info.notes, **notes})
     await bind(allowances, info)
     if context.limiters:
         await reserve(context, info, info.length or 0, 0)
