@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
@@ -23,7 +24,7 @@ import yaml
 from tests.engine.rig import FakeMetrics, Rig, exchange
 
 import tusd.builtin.space_limiting as space
-from tusd.builtin.space_limiting import SpaceLimiter
+from tusd.builtin.space_limiting import SpaceLimiter, SpaceLimiting
 from tusd.engine import ranking
 from tusd.errors import PluginError, StartError
 from tusd.hooks import Fields
@@ -31,6 +32,7 @@ from tusd.model import Eviction, Metadata, UploadId, UploadInfo
 from tusd.plugin import QuotaExceeded, StorageUnavailable, Worker
 from tusd.protocol.messages import Discover, Head
 from tusd.registry import load, open_one
+from tusd.testing.limiting import LimitingSuite
 from tusd.testing.server import ServerProcess
 
 Start = Callable[..., ServerProcess]
@@ -61,6 +63,27 @@ def upload(name: str, length: int | None = None, offset: int = 0, **facts: Any) 
 async def listed(*uploads: UploadInfo) -> AsyncIterator[UploadInfo]:
     for one in uploads:
         yield one
+
+
+class TestSpace(LimitingSuite):
+    plugin = SpaceLimiting
+    room = 100
+
+    @pytest.fixture
+    def options(self) -> Options:
+        return {"total": 100}
+
+
+class TestSpaceOfOneKey(LimitingSuite):
+    plugin = SpaceLimiting
+    room = 100
+
+    @pytest.fixture
+    def options(self) -> Options:
+        return {"total": 1000, "totals": {"ann": 100}, "by": "note user"}
+
+    def upload(self, client: int) -> UploadInfo:
+        return replace(super().upload(client), notes={"user": "ann"})
 
 
 # --- options
