@@ -198,6 +198,11 @@ def test_headers_that_are_not_utf_8_can_be_sent_on(sent: bytes, expected: str) -
     assert json.dumps(found, ensure_ascii=False).encode()
 
 
+def test_a_target_that_is_not_utf_8_can_be_sent_on() -> None:
+    event = event_as_json(PostCreate(upload=INFO, head=replace(HEAD, path="/files/\udcff", query="\udcfe=1")))
+    assert event["Event"]["HTTPRequest"]["URI"] == "/files/\ufffd?\ufffd=1"
+
+
 @pytest.mark.parametrize(
     ("client", "peer", "port", "expected"),
     [

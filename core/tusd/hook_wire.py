@@ -32,7 +32,7 @@ def event_as_json(event: HookEvent) -> dict[str, Any]:
         "Upload": _upload(event.upload, created=not isinstance(event, PreCreate)),
         "HTTPRequest": {
             "Method": event.head.method,
-            "URI": event.head.path + (f"?{event.head.query}" if event.head.query else ""),
+            "URI": _text(event.head.path + (f"?{event.head.query}" if event.head.query else "")),
             "RemoteAddr": remote_address(event.head),
             "Header": headers_of(event.head),
         },

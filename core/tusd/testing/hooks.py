@@ -80,6 +80,7 @@ UPLOADS: Mapping[str, UploadInfo] = {
 REQUESTS: Mapping[str, Head] = {
     "none": NO_REQUEST,
     "with a query": replace(HEAD, query="a=1&b=%20+"),
+    "with a target that is not ASCII": replace(HEAD, path="/files/ü\udcff", query="\udcff"),
     "over a unix socket": replace(HEAD, peer=None, peer_port=None, client=None),
     "from IPv6": replace(HEAD, peer="2001:db8::7", client="2001:db8::7"),
     "through a proxy": replace(HEAD, peer="10.0.0.2", client="203.0.113.7"),

@@ -125,8 +125,8 @@ def test_the_largest_upload_and_bytes_that_are_not_utf8() -> None:
     info = replace(INFO, length=2**63 - 1, metadata=Metadata({"a": b"\xff"}), storage={"Path": "/\udcff/\ud800"})
     told = OURS.Request.FromString(encoded(event(PostFinish, head, info)))
     assert told.event.upload.size == 2**63 - 1
-    assert dict(told.event.upload.storage) == {"Path": "/?/?"}
-    assert (told.event.httpRequest.uri, dict(told.event.upload.metaData)) == ("/files/???", {"a": "\N{REPLACEMENT CHARACTER}"})
+    assert dict(told.event.upload.storage) == {"Path": "/\ufffd/\ufffd"}
+    assert (told.event.httpRequest.uri, dict(told.event.upload.metaData)) == ("/files/\ufffd?\ufffd", {"a": "\ufffd"})
 
 
 def test_the_same_event_is_named_the_same() -> None:

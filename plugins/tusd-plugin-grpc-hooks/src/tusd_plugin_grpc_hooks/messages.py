@@ -65,21 +65,8 @@ def _fields(kind: Descriptor, told: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, dict) and inner is not None and not inner.GetOptions().map_entry:
             found[field.name] = _fields(inner, value)
         else:
-            found[field.name] = _utf8(value)
+            found[field.name] = value
     return found
-
-
-def _utf8(value: Any) -> Any:
-    """A value whose texts, which a request target or a path may have given any bytes, can be said in UTF-8."""
-    match value:
-        case str():
-            return value.encode("utf-8", "replace").decode()
-        case dict():
-            return {_utf8(key): _utf8(one) for key, one in value.items()}
-        case list():
-            return [_utf8(one) for one in value]
-        case _:
-            return value
 
 
 def _values(message: Message) -> dict[str, Any]:
