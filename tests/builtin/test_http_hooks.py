@@ -720,6 +720,18 @@ def test_the_configuration_is_shown_without_secrets() -> None:
 # --- configuration
 
 
+def test_the_configuration_and_the_answer_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = PAGE.read_text()
+    monkeypatch.setenv("HOOK_SECRET", SECRET)
+    (tmp_path / "config.yaml").write_text(re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)[0])
+    _, found = registry.configure(tmp_path / "config.yaml")
+    (loaded,) = [one for one in found.loaded if one.seam == "hooks"]
+    assert isinstance(loaded.options, HttpHooks.Options)
+    assert loaded.options.secret == (SECRET,)
+    answer = plugin.decode_answer(re.findall(r"```json\n(.*?)```", page, re.DOTALL)[0].encode())
+    assert answer == HookResponse(reject=True, status=422, body="a file name is needed")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
