@@ -70,7 +70,8 @@ def test_resumes_after_the_server_was_killed(tusd_server: Start, tmp_path: Path)
     server.kill()
     said, complaint = first.communicate(timeout=30)
     assert first.returncode == 1
-    assert "\nbroken off: HTTPConnectionPool(host='127.0.0.1', port=" in f"\n{complaint}"
+    # Between two requests nobody listens any more; in the middle of one the connection is reset.
+    assert re.search(r"^broken off: (HTTPConnectionPool\(host='127\.0\.0\.1', port=|.*Connection)", complaint, re.MULTILINE)
     safe = max(int(offset) for offset in re.findall(r"^safe: (\d+)$", "safe: 1000000\n" + said, re.MULTILINE))
     assert safe < 9_000_000, "it was killed too late to prove anything"
 
