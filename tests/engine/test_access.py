@@ -40,19 +40,19 @@ async def test_every_request_for_an_upload_asks_before_the_lock(access: str) -> 
     await rig.put(UPLOAD, b"01234", length=5 if access == "read" else 10)
     await rig.run(REQUESTS[access], FakeSource(b"56"))
     assert asked(rig) == [(access, UPLOAD)]
-    assert rig.log[:4] == ["A.admit", "info", "A.bind", "pre-access"]
+    assert rig.log[:4] == ["A.admit", "info", "pre-access", "A.bind"]
     assert "lock" not in rig.log[:4]
 
 
 @pytest.mark.parametrize("access", REQUESTS)
 async def test_a_refusal_is_the_answer_and_touches_nothing(access: str) -> None:
-    rig = Rig(hooks=[refuse], events=[PreAccess])
+    rig = Rig(hooks=[refuse], events=[PreAccess], limits="A")
     await rig.put(UPLOAD, b"01234", length=5 if access == "read" else 10)
     with pytest.raises(AccessRejected) as raised:
         await rig.run(REQUESTS[access], FakeSource(b"56"))
     assert raised.value.hook == HookResponse(reject=True, status=401, headers={"X-Why": "token"}, body="no\n")
     assert raised.value.info is None, "who may not touch it is not told its offset"
-    assert rig.log == ["info", "pre-access"]
+    assert rig.log == ["A.admit", "info", "pre-access", "A.leave"]
     assert await rig.content(UPLOAD) == b"01234"
 
 

@@ -419,6 +419,18 @@ def test_who_may_not_touch_an_upload_cannot_interrupt_it(server: ServerProcess) 
     assert ask(server, request("GET", path, anna())).body == b"helloworld"
 
 
+def test_who_may_not_touch_an_upload_does_not_use_up_what_its_owner_may_do(tusd_server: Callable[..., ServerProcess]) -> None:
+    hooks = {"use": str(PLUGIN), "keys": [key("new")[1]], "audience": AUDIENCE, "issuer": ISSUER}
+    limit = {"use": "rate", "client": "note owner", "requests_per_client": 1, "burst": "30s"}
+    server = tusd_server({"hooks": [hooks], "limiting": [limit]})
+    path = new_upload(server)
+    for auth in (bob(), [], expired()):
+        for make in OF_UPLOADS.values():
+            assert ask(server, make(path, auth)).status not in (200, 204, 429)
+    assert ask(server, request("HEAD", path, anna()))["Upload-Offset"] == "5"
+    until(lambda: ask(server, request("GET", path, anna())).status == 429)  # it counts those of the owner
+
+
 @pytest.mark.parametrize("name", ["PATCH", "PATCH by override", "PATCH of the draft", "POST with upload", "POST of the draft"])
 def test_who_is_refused_is_not_asked_for_the_body(server: ServerProcess, upload: str, name: str) -> None:
     before = uploads(server)

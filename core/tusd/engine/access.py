@@ -1,4 +1,5 @@
-"""Who guards and counts an upload looks at it before its lock is asked for: who may not touch it cannot interrupt it either."""
+"""Who guards and counts an upload looks at it before its lock is asked for: who may not touch it cannot interrupt it either, nor use
+up what limiters allow its owner."""
 
 from __future__ import annotations
 
@@ -18,8 +19,9 @@ async def look(
     if not allowances and not context.announcer.wants(PreAccess):
         return None
     info = await context.info(upload_id)
+    answer = await allowed(context, exchange, info, access)
     await bind(allowances, info)
-    return await allowed(context, exchange, info, access)
+    return answer
 
 
 async def allowed(context: Context, exchange: Exchange, info: UploadInfo, access: Access) -> HookResponse | None:

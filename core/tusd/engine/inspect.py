@@ -19,8 +19,8 @@ async def inspect(context: Context, exchange: Exchange, request: Inspect, allowa
 
     What an earlier request could not finish is tried again. Raises `FinishPending` when that fails."""
     info = await context.info(request.upload_id)
-    await bind(allowances, info)
     answer = await allowed(context, exchange, info, "inspect")
+    await bind(allowances, info)
     if info.state is State.COMPLETE:
         return Inspected(info, answer)
     if isinstance(info.concat, Final):

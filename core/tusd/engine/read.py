@@ -17,8 +17,8 @@ from .context import Context, Exchange, bind
 async def read(context: Context, exchange: Exchange, request: Read, allowances: Sequence[Allowance]) -> Reading:
     """A download. Takes no lock: it neither waits nor interrupts."""
     info = await context.info(request.upload_id)
-    await bind(allowances, info)
     answer = await allowed(context, exchange, info, "read")
+    await bind(allowances, info)
     plan = plan_read(request, info, context.policy)
     content = None if plan.unchanged else cast(Readable, context.store).read(info, plan.start, plan.stop)
     pacing = context.pacing(allowances)
