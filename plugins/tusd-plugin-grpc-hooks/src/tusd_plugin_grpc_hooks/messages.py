@@ -70,10 +70,10 @@ def _fields(kind: Descriptor, told: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _utf8(value: Any) -> Any:
-    """A value whose texts, which a request target or a path may have given any bytes, can be said in UTF-8."""
+    """A value whose texts UTF-8 can say: halves of surrogate pairs, which stand for bytes that were not UTF-8, become U+FFFD."""
     match value:
         case str():
-            return value.encode("utf-8", "replace").decode()
+            return value if value.isascii() else value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         case dict():
             return {_utf8(key): _utf8(one) for key, one in value.items()}
         case list():
