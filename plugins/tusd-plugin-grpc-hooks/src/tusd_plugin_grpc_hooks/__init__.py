@@ -41,7 +41,7 @@ class Tls(plugin.Options):
     """How the service is verified, and what we show it. The files are read when the server starts."""
 
     ca: Path | None = None
-    """A PEM file with the certificates that the service's must be signed by. Not set: those of the system."""
+    """A PEM file with the certificates that the service's must be signed by. Not set: those that gRPC trusts, as a rule the system's."""
     certificate: Path | None = None
     """A PEM file with our certificate, for a service that asks for one (mTLS). Needs `key`."""
     key: Path | None = None
