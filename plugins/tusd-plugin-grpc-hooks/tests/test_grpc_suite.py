@@ -1,106 +1,116 @@
-"""HooksSuite on the gRPC dispatcher."""
+"""gRPC hooks against the suite of all hooks."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import grpc
 import pytest
 
-from grpc_services import OURS, Context, service
+from grpc_services import OURS, Context, answer, service
 from tusd.testing.hooks import HooksSuite, Receiver
 from tusd_plugin_grpc_hooks import GrpcHooks
 
 
-class Service(Receiver):
-    """Speaks the messages of `hook.proto`."""
+class Handler(Receiver):
+    """Writes each event down, and then does as it is told."""
 
     def __init__(self) -> None:
+        self.hanging = 0
         self._told: list[dict[str, Any]] = []
-        self._answer = b""
-        self._how = ""
+        self._act: Callable[[Any], bytes | None] = lambda request: b""
+        """Request -> answer; None: it hangs."""
+        self._status: grpc.StatusCode | None = None
 
-    async def take(self, request: bytes, context: Context) -> bytes:
-        """Write the event down, and do as told."""
-        told = OURS.Request.FromString(request)
-        self._told.append(_as_json(told))
-        match self._how:
-            case "fail":
-                await context.abort(grpc.StatusCode.INTERNAL, "out of order")
-            case "hang":
-                await asyncio.sleep(60)
-            case "echo":
-                return bytes(OURS.Response(httpResponse={"body": told.event.upload.id}).SerializeToString())
-        return self._answer
+    async def __call__(self, data: bytes, context: Context) -> bytes:
+        request = OURS.Request.FromString(data)
+        self._told.append(as_json(request))
+        if self._status is not None:
+            await context.abort(self._status, "out of order")
+        if (answer := self._act(request)) is not None:
+            return answer
+        self.hanging += 1
+        try:
+            await asyncio.sleep(60)
+        finally:
+            self.hanging -= 1
+        return b""
 
     def received(self) -> list[dict[str, Any]]:
         return list(self._told)
 
+    def _do(self, act: Callable[[Any], bytes | None], status: grpc.StatusCode | None = None) -> None:
+        self._act, self._status = act, status
+
     def answer(self, answer: Mapping[str, Any] | None) -> None:
-        message = OURS.Response()
-        _fill(message, answer or {})
-        self._answer = message.SerializeToString()
-        self._how = ""
+        self._do(lambda request: b"" if answer is None else as_message(answer))
 
     def echo(self) -> None:
-        self._how = "echo"
+        self._do(lambda request: answer(httpResponse={"body": request.event.upload.id}))
 
     def fail(self) -> None:
-        self._how = "fail"
+        self._do(lambda request: b"", grpc.StatusCode.INTERNAL)
 
     def babble(self) -> None:
-        self._how, self._answer = "", b"\xff\xff\xff"
+        self._do(lambda request: b"<html>It works!</html>")
 
     def hang(self) -> None:
-        self._how = "hang"
+        self._do(lambda request: None)
 
 
-def _as_json(told: Any) -> dict[str, Any]:
-    """A `HookRequest` in the shape of `event_as_json`."""
-    upload, request = told.event.upload, told.event.httpRequest
-    event: dict[str, Any] = {}
-    header = {name: [value] for name, value in request.header.items()}
-    for further in request.furtherHeader:
-        header[further.name].append(further.value)
-    event["Upload"] = {
-        "ID": upload.id,
-        "Size": upload.size,
-        "SizeIsDeferred": upload.sizeIsDeferred,
-        "Offset": upload.offset,
-        "MetaData": dict(upload.metaData),
-        "IsPartial": upload.isPartial,
-        "IsFinal": upload.isFinal,
-        "PartialUploads": list(upload.partialUploads) or None,
-        "Storage": dict(upload.storage) or None,
+def as_json(request: Any) -> dict[str, Any]:
+    """A `HookRequest` in the shape of `plugin.event_as_json`."""
+    upload, head = request.event.upload, request.event.httpRequest
+    headers = {name: [value] for name, value in head.header.items()}
+    for further in head.furtherHeader:
+        headers[further.name].append(further.value)
+    told: dict[str, Any] = {
+        "Upload": {
+            "ID": upload.id,
+            "Size": upload.size,
+            "SizeIsDeferred": upload.sizeIsDeferred,
+            "Offset": upload.offset,
+            "MetaData": dict(upload.metaData),
+            "IsPartial": upload.isPartial,
+            "IsFinal": upload.isFinal,
+            "PartialUploads": list(upload.partialUploads) or None,
+            "Storage": dict(upload.storage) or None,
+        },
+        "HTTPRequest": {"Method": head.method, "URI": head.uri, "RemoteAddr": head.remoteAddr, "Header": headers},
     }
-    event["HTTPRequest"] = {"Method": request.method, "URI": request.uri, "RemoteAddr": request.remoteAddr, "Header": header}
-    for name in ("access", "reason"):
-        if value := getattr(told.event, name):
-            event[name.capitalize()] = value
-    if told.event.notes:
-        event["Notes"] = dict(told.event.notes)
-    if told.event.HasField("error"):
-        event["Error"] = {"Code": told.event.error.code, "Message": told.event.error.message}
-    return {"Type": told.type, "DeliveryID": told.deliveryId, "Event": event}
+    if request.event.notes:
+        told["Notes"] = dict(request.event.notes)
+    if request.event.HasField("error"):
+        told["Error"] = {"Code": request.event.error.code, "Message": request.event.error.message}
+    for name, value in (("Access", request.event.access), ("Reason", request.event.reason)):
+        if value:
+            told[name] = value
+    return {"Type": request.type, "DeliveryID": request.deliveryId, "Event": told}
 
 
-def _fill(message: Any, answer: Mapping[str, Any]) -> None:
-    """An answer's JSON as a message: the names are the same but for their case."""
-    fields = {field.name.lower(): field.name for field in message.DESCRIPTOR.fields}
-    for key, value in answer.items():
-        name = fields[key.lower()]
-        inner = message.DESCRIPTOR.fields_by_name[name].message_type
-        if inner is None:
-            setattr(message, name, value)
-        elif inner.GetOptions().map_entry:
-            getattr(message, name).update(value)
-            if key == "MetaData" and not value:
-                message.clearMetaData = True
-        else:
-            getattr(message, name).SetInParent()
-            _fill(getattr(message, name), value)
+def as_message(answer: Mapping[str, Any]) -> bytes:
+    """What a service says that means the same as an answer in JSON."""
+    message = OURS.Response()
+
+    def fill(message: Any, values: Mapping[str, Any]) -> None:
+        for name, value in values.items():
+            (field,) = (field.name for field in message.DESCRIPTOR.fields if field.name.lower() == name.lower())
+            if name in ("HTTPResponse", "ChangeFileInfo"):
+                getattr(message, field).SetInParent()
+                fill(getattr(message, field), value)
+            elif isinstance(value, dict):
+                getattr(message, field).update(value)
+                if name == "MetaData" and not value:
+                    message.clearMetaData = True
+            else:
+                setattr(message, field, value)
+
+    fill(message, answer)
+    data: bytes = message.SerializeToString()
+    return data
 
 
 class TestGrpcHooks(HooksSuite):
@@ -109,10 +119,17 @@ class TestGrpcHooks(HooksSuite):
 
     @pytest.fixture
     async def receiver(self) -> AsyncIterator[Receiver]:
-        one = Service()
-        async with service(one.take) as self.endpoint:
-            yield one
+        self.handler = Handler()
+        async with service(self.handler) as self.endpoint:
+            yield self.handler
 
     @pytest.fixture
     def options(self, receiver: Receiver) -> Mapping[str, object]:
-        return {"endpoint": self.endpoint}
+        return {"endpoint": self.endpoint, "backoff": "10ms"}
+
+    async def left_behind(self) -> Sequence[object]:
+        """A cancelled call ends a moment later."""
+        deadline = time.monotonic() + 3
+        while self.handler.hanging and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        return ["a call"] * self.handler.hanging

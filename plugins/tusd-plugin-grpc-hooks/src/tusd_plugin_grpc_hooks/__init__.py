@@ -13,6 +13,8 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from tusd import plugin
 
+LONGEST_WAIT = 60.0
+"""Seconds between two attempts at the most, whatever `backoff` comes to."""
 _ENDPOINT = re.compile(r"unix:[^\s?#]+|([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
 _METADATA_KEY = re.compile(r"[a-z0-9_.-]+")
 _RESERVED = frozenset(
@@ -39,7 +41,7 @@ class Tls(plugin.Options):
     """How the service is verified, and what we show it. The files are read when the server starts."""
 
     ca: Path | None = None
-    """A PEM file with the certificates that the service's must be signed by. Not set: those of the system."""
+    """A PEM file with the certificates that the service's must be signed by. Not set: those that gRPC trusts, as a rule the system's."""
     certificate: Path | None = None
     """A PEM file with our certificate, for a service that asks for one (mTLS). Needs `key`."""
     key: Path | None = None
@@ -68,10 +70,10 @@ class GrpcHooks:
         """Speak TLS; `{}` is enough. Not set: in the clear."""
         timeout: Annotated[plugin.Duration, Field(gt=0)] = 15
         """How long one attempt may take."""
-        attempts: Annotated[int, Field(ge=1, le=10)] = 3
+        attempts: Annotated[int, Field(ge=1, le=20)] = 3
         """How often the service is called at most while it cannot be reached, is too slow or asks to be called again."""
-        backoff: plugin.Duration = 1
-        """How long to wait before the second attempt; before each further one twice as long. Chance takes up to half of it away."""
+        backoff: Annotated[plugin.Duration, Field(le=LONGEST_WAIT)] = 1
+        """How long to wait before the second attempt, half of it by chance; twice as long before each further one, 60 s at the most."""
         size_limit: plugin.Size = 1 << 20
         """The most bytes that an answer may have."""
 

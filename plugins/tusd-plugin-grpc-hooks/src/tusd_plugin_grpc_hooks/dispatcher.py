@@ -14,7 +14,7 @@ import grpc.aio
 from tusd import plugin
 from tusd.plugin import Head, HookError, HookEvent, HookResponse
 
-from . import GrpcHooks, Tls
+from . import LONGEST_WAIT, GrpcHooks, Tls
 from .messages import decoded, encoded
 
 METHOD = "/proto.HookHandler/InvokeHook"
@@ -32,7 +32,7 @@ _BROKEN = frozenset(
 )
 """The service has failed, as one that raises does; it has not said that it will never take this event."""
 _TOO_LARGE = "Received message larger than max"
-"""How gRPC itself says so, with the status RESOURCE_EXHAUSTED: asking again would not help."""
+"""How gRPC itself says that an answer is, with the status RESOURCE_EXHAUSTED: asking again would not help."""
 _MOST_SHOWN = 500
 """Characters of a failed call's details that the log gets."""
 _RECONNECT = (("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 1000))
@@ -66,9 +66,7 @@ def _credentials(tls: Tls) -> grpc.ChannelCredentials:
     if tls.certificate is not None and tls.key is not None:
         certificate, key = tls.certificate.read_bytes(), tls.key.read_bytes()
         try:
-            trial.load_cert_chain(
-                tls.certificate, tls.key, password=""
-            )  # an encrypted key fails; nobody is asked at the terminal
+            trial.load_cert_chain(tls.certificate, tls.key, password="")  # nobody is asked for one at the terminal
         except ssl.SSLError as error:
             raise OSError(
                 f"tls.certificate: {tls.certificate} and tls.key: {tls.key} are no pair in PEM, or the key is encrypted ({error.reason})"
@@ -78,7 +76,7 @@ def _credentials(tls: Tls) -> grpc.ChannelCredentials:
 
 def pause(backoff: float, attempt: int) -> float:
     """Seconds to wait after an attempt: twice as long after each, less up to a half, so that what failed together does not return together."""
-    whole: float = backoff * 2 ** (attempt - 1)
+    whole: float = min(backoff * 2 ** (attempt - 1), LONGEST_WAIT)
     return whole * random.uniform(0.5, 1)
 
 
@@ -96,17 +94,32 @@ class GrpcDispatcher(plugin.Dispatcher):
         attempt = 1
         while True:
             try:
-                return decoded(await self._invoke(request, timeout=self._options.timeout, metadata=metadata))
+                answer = await self._invoke(request, timeout=self._options.timeout, metadata=metadata)
             except grpc.aio.AioRpcError as error:
-                details = error.details() or ""
+                details = " ".join((error.details() or "").split())
                 said = f"{self._options.endpoint} answered {error.code().name}: {details[:_MOST_SHOWN]}"
-                if error.code() not in _AGAIN or _TOO_LARGE in details:
+                if _TOO_LARGE in details:
+                    self._useless(event, said)
+                    return None
+                if error.code() not in _AGAIN:
                     raise HookError(said, permanent=error.code() not in _BROKEN) from None
                 if attempt == self._options.attempts:
                     raise HookError(f"{said} (attempt {attempt} of {attempt})") from None
+            else:
+                try:
+                    return decoded(answer)
+                except HookError as error:
+                    self._useless(event, f"{self._options.endpoint}: {error}")
+                    return None
             self._logger.info("%s (attempt %d of %d)", said, attempt, self._options.attempts)
             await asyncio.sleep(pause(self._options.backoff, attempt))
             attempt += 1
+
+    def _useless(self, event: HookEvent, why: str) -> None:
+        """The service has taken the event, and its answer cannot be used. Raises `HookError` where an answer counts."""
+        if event.answers:
+            raise HookError(why) from None
+        self._logger.warning("the event %s is delivered; its answer is left: %s", event.name, why)
 
     def _metadata(self, head: Head) -> list[tuple[str, str | bytes]]:
         """The forwarded headers with all their values. A key that ends in -bin has bytes, others have printable ASCII (gRPC over HTTP/2,
