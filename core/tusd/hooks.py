@@ -188,7 +188,7 @@ class PreTerminate(HookEvent):
 
 
 class PostTerminate(HookEvent):
-    """Told after an upload was removed by a DELETE, or because a hook stopped it."""
+    """Told after an upload was removed by a DELETE, because a hook stopped or refused it, or because it can never be complete."""
 
     __slots__ = ()
     name = "post-terminate"

@@ -178,7 +178,7 @@ async def test_a_full_store_removes_what_cannot_be_filled() -> None:
     assert rig.limiters[0].held == {}
     assert rig.locks.queues == {}
     await rig.background()
-    assert rig.told == ["post-create"]
+    assert rig.told == ["post-create", "post-terminate"]
 
 
 async def test_an_outage_keeps_it_for_a_later_try() -> None:

@@ -532,6 +532,7 @@ async def append_that_the_server_cancels(story: Story) -> None:
     pre-access      append               3/5 receiving | 3/5 receiving
     post-receive                         5/5 receiving | 5/5 receiving
     pre-finish                           5/5 finishing | 5/5 finishing
+    post-terminate                       5/5 finishing | nothing
     post-fail       ERR_UPLOAD_REJECTED  5/5 finishing | nothing
     answer                               ERR_UPLOAD_REJECTED
     answer                               ERR_UPLOAD_NOT_FOUND
@@ -581,6 +582,7 @@ async def finish_that_fails_and_is_tried_again(story: Story) -> None:
     answer                           ERR_HOOK_FAILED
     pre-access      inspect          5/5 finishing | 5/5 finishing
     pre-finish                       5/5 finishing | 5/5 finishing
+    post-terminate                   5/5 finishing | nothing
     answer                           ERR_UPLOAD_REJECTED
 """)
 async def finish_that_is_tried_again_and_refused(story: Story) -> None:
@@ -683,6 +685,7 @@ async def concatenate_a_part_that_is_not_allowed(story: Story) -> None:
     pre-create                     0/3 receiving | nothing
     post-create                    0/3 receiving | 0/3 receiving
     pre-finish                     3/3 finishing | 3/3 finishing
+    post-terminate                 3/3 finishing | nothing
     answer                         ERR_UPLOAD_REJECTED
 """)
 async def concatenation_refused_in_the_end(story: Story) -> None:

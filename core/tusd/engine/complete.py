@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import cast
 
 from ..errors import DigestMismatch, FinishPending, InternalError, TusError, UploadRejected
-from ..hooks import HookEvent, HookResponse, PostFinish, PreFinish
+from ..hooks import HookEvent, HookResponse, PostExpire, PostFinish, PostTerminate, PreFinish, Reason
 from ..model import Partial, State, UploadInfo
 from ..protocol import digests
 from ..protocol.messages import Algorithm, Checksum, Head
@@ -16,7 +16,7 @@ from ..storage import Readable, Terminable, Upload
 from .announce import Receipt
 from .body import new_hash
 from .context import Context
-from .figures import UPLOADS_FINISHED
+from .figures import UPLOADS_EXPIRED, UPLOADS_FINISHED, UPLOADS_TERMINATED
 
 logger = logging.getLogger("tusd.engine")
 
@@ -48,12 +48,12 @@ async def complete(context: Context, upload: Upload, head: Head, digest: bytes |
         raise
     notes = upload.info.notes
     if (noted := digests.noted(upload.info)) is not None:
-        notes = await _verified(context, upload, *noted, digest)
+        notes = await _verified(context, upload, head, *noted, digest)
     answer: HookResponse | None = None
     if context.announcer.wants(PreFinish):
         answer = await context.announcer.ask(PreFinish(upload=upload.info, head=head))
         if answer is not None and answer.reject:
-            await remove(context, upload)
+            await remove(context, upload, head)
             raise UploadRejected(hook=answer)
     event: PostFinish | None = None
     kept: Sequence[Receipt] = ()
@@ -78,7 +78,7 @@ async def _save_finishing(context: Context, upload: Upload) -> None:
 
 
 async def _verified(
-    context: Context, upload: Upload, algorithm: Algorithm, promised: bytes | None, digest: bytes | None
+    context: Context, upload: Upload, head: Head, algorithm: Algorithm, promised: bytes | None, digest: bytes | None
 ) -> Mapping[str, str]:
     """Compare the digest of all bytes with the one that was promised. Returns the notes, of which it is one from then on."""
     notes = dict(upload.info.notes)
@@ -92,7 +92,7 @@ async def _verified(
             running.update(piece)
         digest = running.digest()
     if promised is not None and digest != promised:
-        await remove(context, upload)
+        await remove(context, upload, head)
         raise DigestMismatch()
     notes[digests.KEY] = digests.promise(Checksum(algorithm, digest))
     return notes
@@ -109,13 +109,20 @@ async def complete_again(context: Context, upload: Upload, head: Head) -> HookRe
         raise FinishPending(info=upload.info, retry_after=5) from error
 
 
-async def remove(context: Context, upload: Upload, event: HookEvent | None = None) -> None:
-    """Take an upload away, if the store can, and give back what limiters have reserved for it. Then tell of it: `event`."""
+async def remove(context: Context, upload: Upload, head: Head, reason: Reason | None = None) -> None:
+    """Take an upload away, if the store can, and give back what limiters have reserved for it; count it and tell of it.
+
+    `reason`: why the server does so by itself; None: somebody wanted it, or the upload can never be complete."""
     if Terminable not in context.store.capabilities:
         raise InternalError("the store cannot remove uploads")
     info = upload.info
     if info.state is not State.COMPLETE and context.announcer.keeps(PostFinish):
         await context.announcer.withdraw(info, PostFinish)
+    event: HookEvent | None = None
+    if reason is not None and context.announcer.wants(PostExpire):
+        event = PostExpire(upload=info, head=head, reason=reason)
+    elif reason is None and context.announcer.wants(PostTerminate):
+        event = PostTerminate(upload=info, head=head)
     kept = await context.announcer.keep(event) if event is not None else ()
     try:
         await context.timed("terminate", cast(Terminable, upload).terminate())
@@ -123,5 +130,9 @@ async def remove(context: Context, upload: Upload, event: HookEvent | None = Non
         await context.settle_anew(info, info.room)
         raise
     await context.settle(info, 0)
+    if reason is None:
+        context.metrics.add(UPLOADS_TERMINATED)
+    else:
+        context.metrics.add(UPLOADS_EXPIRED, labels=(reason,))
     if event is not None:
         context.announcer.tell(event, context.background, kept=kept)

@@ -78,7 +78,7 @@ async def _fill(context: Context, upload_id: UploadId, concat: Final, head: Head
             if upload.info.state is State.COMPLETE:
                 return None
             if upload.info.state is not State.FINISHING or upload.info.offset != upload.info.length:
-                await _concatenate(context, upload, concat)
+                await _concatenate(context, upload, concat, head)
             with telling(upload):
                 return await complete(context, upload, head)
     except UploadLocked:
@@ -86,7 +86,7 @@ async def _fill(context: Context, upload_id: UploadId, concat: Final, head: Head
         return None
 
 
-async def _concatenate(context: Context, upload: Upload, concat: Final) -> None:
+async def _concatenate(context: Context, upload: Upload, concat: Final, head: Head) -> None:
     """Raises after removing the upload when it can never be filled; without a part, for example."""
     try:
         with telling(upload):
@@ -97,7 +97,7 @@ async def _concatenate(context: Context, upload: Upload, concat: Final) -> None:
             await context.timed("save", upload.save(replace(upload.info, length=length, state=State.FINISHING)))
             await context.timed("concatenate", cast(Concatenable, upload).concatenate(parts))
     except (RequestError, StateError, Full) as error:
-        await remove(context, upload)
+        await remove(context, upload, head)
         error.info = None
         raise
 

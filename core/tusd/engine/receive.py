@@ -16,7 +16,7 @@ from ..errors import (
     UploadSizeExceeded,
     UploadStopped,
 )
-from ..hooks import HookResponse, PostFail, PostReceive, PostTerminate
+from ..hooks import HookResponse, PostFail, PostReceive
 from ..limiting import Allowance
 from ..locking import Lease
 from ..model import UploadInfo
@@ -34,7 +34,6 @@ from .figures import (
     BYTES_RECEIVED,
     UPLOADS_ABORTED,
     UPLOADS_ACTIVE,
-    UPLOADS_TERMINATED,
 )
 from .progress import Reporter
 
@@ -73,7 +72,7 @@ async def receive(
         if _ends(request.completes, upload, failure):
             answer = await complete(context, upload, exchange.head, digest)
         if isinstance(failure, UploadSizeExceeded) and request.completes is not None:
-            failure = await _overrun(context, upload, plan, failure)
+            failure = await _overrun(context, exchange, upload, plan, failure)
         if failure is not None:
             raise failure
         return answer
@@ -162,12 +161,10 @@ async def _stop(context: Context, exchange: Exchange, upload: Upload, stopped: U
     if Terminable not in context.store.capabilities:
         stopped.gone = False
         return
-    event = PostTerminate(upload=upload.info, head=exchange.head) if context.announcer.wants(PostTerminate) else None
-    await remove(context, upload, event)
-    context.metrics.add(UPLOADS_TERMINATED)
+    await remove(context, upload, exchange.head)
 
 
-async def _overrun(context: Context, upload: Upload, plan: BodyPlan, failure: UploadSizeExceeded) -> TusError:
+async def _overrun(context: Context, exchange: Exchange, upload: Upload, plan: BodyPlan, failure: UploadSizeExceeded) -> TusError:
     """What a body of unknown size, in the IETF's draft, has run into: the end of the upload, or the most that one request may carry."""
     if upload.info.offset != upload.info.length:
         return (
@@ -176,7 +173,7 @@ async def _overrun(context: Context, upload: Upload, plan: BodyPlan, failure: Up
             else MaxSizeExceeded("the request carried more bytes than one may; those that fit are kept")
         )
     if Terminable in context.store.capabilities:  # longer than its client said: nobody may go on (Upload Append, Server Behavior)
-        await remove(context, upload)
+        await remove(context, upload, exchange.head)
         failure.gone = True
     return failure
 

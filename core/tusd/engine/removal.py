@@ -6,11 +6,10 @@ import logging
 from collections.abc import Callable
 
 from ..errors import TusError, UploadLocked, UploadNotFound
-from ..hooks import NO_REQUEST, PostExpire, Reason
+from ..hooks import NO_REQUEST, Reason
 from ..model import UploadId, UploadInfo
 from .complete import remove
 from .context import Context
-from .figures import UPLOADS_EXPIRED
 
 logger = logging.getLogger("tusd.sweeper")
 
@@ -27,13 +26,11 @@ async def removed(
             info = upload.info
             if not may_go(info):
                 return None
-            wanted = context.announcer.wants(PostExpire)
-            await remove(context, upload, PostExpire(upload=info, head=NO_REQUEST, reason=reason) if wanted else None)
+            await remove(context, upload, NO_REQUEST, reason)
     except (UploadLocked, UploadNotFound):
         return None
     except (TusError, OSError) as error:
         logger.warning("an upload could not be removed: %s", error, extra={"upload": upload_id})
         return None
     logger.info("removed an upload: %s", reason, extra={"upload": upload_id})
-    context.metrics.add(UPLOADS_EXPIRED, labels=(reason,))
     return info.room

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..errors import TerminationRejected
-from ..hooks import HookResponse, PostTerminate, PreTerminate
+from ..hooks import HookResponse, PreTerminate
 from ..limiting import Allowance
 from ..protocol.messages import Terminate, Terminated
 from .access import look
 from .announce import merge
 from .complete import remove
 from .context import Context, Exchange, telling
-from .figures import UPLOADS_TERMINATED
 
 
 async def terminate(context: Context, exchange: Exchange, request: Terminate, allowances: Sequence[Allowance]) -> Terminated:
@@ -26,7 +25,5 @@ async def terminate(context: Context, exchange: Exchange, request: Terminate, al
                 answer = await context.announcer.ask(PreTerminate(upload=upload.info, head=exchange.head))
                 if answer is not None and answer.reject:
                     raise TerminationRejected(hook=answer)
-            event = PostTerminate(upload=upload.info, head=exchange.head) if context.announcer.wants(PostTerminate) else None
-            await remove(context, upload, event)
-        context.metrics.add(UPLOADS_TERMINATED)
+            await remove(context, upload, exchange.head)
         return Terminated(merge(access, answer))
