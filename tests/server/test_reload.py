@@ -427,10 +427,10 @@ def test_a_worker_or_process_that_leaves_leaks_nothing(tmp_path: Path, workers: 
         descriptors = Path(f"/proc/{server.process.pid}/fd")
         if not descriptors.exists():
             pytest.skip("needs /proc to count open files")
-        counts = []
-        for _ in range(4):
+        least = 1000
+        for round in range(4):
             reload(server)
             time.sleep(1.5)
+            least = min(least, len(list(descriptors.iterdir()))) if round < 2 else least
             server.create(5)
-            counts.append(len(list(descriptors.iterdir())))
-        assert counts[-1] <= counts[0]
+        until(lambda: len(list(descriptors.iterdir())) <= least)  # the connection of the last request ends a moment later
