@@ -235,5 +235,5 @@ def test_options_that_make_no_sense() -> None:
 
 
 def test_without_limits_it_is_a_mistake() -> None:
-    with pytest.raises(StartErrors, match="it limits nothing; set requests, "):
+    with pytest.raises(StartErrors, match=r"limiting\S*: it limits nothing; set requests, "):
         load("limiting", "rate", {"client": "note tenant"})

@@ -195,6 +195,8 @@ def _load(seam: str, entry: PluginEntry, base: Path) -> Loaded:
         check_signatures(instance)
     except NotUsable as error:
         raise StartErrors([_refused(entry, str(error), "use")]) from error
+    except ValueError as error:
+        raise StartErrors([_refused(entry, one_line(error))]) from error
     except Exception as error:
         raise StartErrors([_refused(entry, f"cannot be made: {type(error).__name__}: {one_line(error)}")]) from error
     return Loaded(seam, entry.use, entry.label, instance, options, found.distribution, found.version)
