@@ -310,7 +310,7 @@ class LoggingSection(Section):
     level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = "info"
     """The least important messages that are shown."""
     requests: bool = True
-    """One line for each request, if `level` is `info` or `debug`. Probes of `/healthz` and `/readyz` that go well have none."""
+    """One line for each request, if `level` is `info` or `debug`. Answers 200 of `/healthz`, `/readyz` and `/metrics` have none."""
     full_upload_ids: bool = False
     """Write whole upload ids. Whoever knows one can use the upload, so the log has their beginnings only."""
 

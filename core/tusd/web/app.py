@@ -19,7 +19,7 @@ from ..protocol.dialects import Dialects
 from ..protocol.urls import Origins
 from .connection import Server
 from .handler import Handler
-from .health import Check, Health
+from .health import PROBES, Check, Health
 from .limits import Limits
 from .pages import admin_pages, public_pages
 from .requests import RequestLog
@@ -82,7 +82,10 @@ class Site:
         self._extras = extras
         self._origins = origins
         self._health = Health(extras.checks)
-        self._handle = partial(Handler, engine, dialects, origins=origins, cors=cors, metrics=metrics, limits=limits, log=log)
+        quiet = frozenset((*PROBES, *extras.routes.admin))
+        self._handle = partial(
+            Handler, engine, dialects, origins=origins, cors=cors, metrics=metrics, limits=limits, log=log, quiet=quiet
+        )
         self._limits = limits
         self._metrics = metrics
         self._listeners: list[asyncio.Server] = []

@@ -27,7 +27,6 @@ from ..protocol.messages import Head, HeaderList, Response
 from ..protocol.urls import Origins
 from .body import BUFFER_SIZE, RequestSource
 from .figures import ALL, METHODS, NO_ANSWER, OTHER, REQUEST_DURATION, REQUESTS_ACTIVE
-from .health import PROBES
 from .interim import Interim
 from .limits import Limits
 from .pages import Pages
@@ -42,7 +41,8 @@ _VERSIONS = ((1, 1), (1, 0))
 
 
 class Handler:
-    """Answers all requests of one worker, or with `uploads=False` those of its admin listener: pages, and nothing else."""
+    """Answers all requests of one worker, or with `uploads=False` those of its admin listener: pages, and nothing else. The log says nothing of the
+    pages in `quiet` while they answer 200."""
 
     def __init__(
         self,
@@ -55,6 +55,7 @@ class Handler:
         metrics: Metrics,
         limits: Limits,
         log: RequestLog | None = None,
+        quiet: frozenset[str] = frozenset(),
         uploads: bool = True,
     ) -> None:
         self._engine = engine
@@ -63,6 +64,7 @@ class Handler:
         self._cors = cors
         self._pages = pages
         self._log = log
+        self._quiet = quiet
         self._ids = RequestIds()
         self._uploads = uploads
         self._within = frozenset(path for path in pages if origins.holds(path))
@@ -113,7 +115,7 @@ class Handler:
         self._writer.close()
 
     def _note(self, log: RequestLog, request: web.BaseRequest, head: Head, entry: Entry) -> None:
-        if entry.status == 200 and head.path in PROBES:
+        if entry.status == 200 and head.path in self._quiet:
             return  # every few seconds, and nothing happened
         entry.method, entry.path = head.method, head.path
         entry.id_at = len(self._origins.base_path) if self._origins.holds(head.path) else 0
