@@ -176,7 +176,7 @@ def test_the_commands_show_and_handle_what_waits(tmp_path: Path) -> None:
         line, last = run("list").splitlines()
         (row,) = json.loads(run("list", "--json"))
         start = f"{row['id']}  waiting  post-create  upload {row['upload']}  hooks[0]:python  tries: "
-        assert re.match(re.escape(start) + r"\d+, next in \d+ s: down$", line)
+        assert re.match(re.escape(start) + r"\d+, (next in [1-9]\d* s|due now): down$", line)
         assert last == "1 waiting, 0 parked"
         (tmp_path / "for-good").write_text("")
         assert run("retry", "--all") == "1 due now\n"
@@ -197,8 +197,8 @@ def test_the_commands_show_and_handle_what_waits(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["retry"], "which? Give ids that `tusd hooks list` shows"),
-        (["drop"], "which? Give ids that `tusd hooks list` shows"),
+        (["retry"], "which? Give ids that `tusd hooks list` shows, or --all\n"),
+        (["drop"], "which? Give ids that `tusd hooks list` shows, or --parked\n"),
         (["retry", "0123456789"], "0123456789: there is no such event; `tusd hooks list` shows them"),
     ],
 )

@@ -161,7 +161,8 @@ class HttpDispatcher(plugin.Dispatcher):
             raise _Unusable(f"{self._name}: {error}") from None
 
     def _refusal(self, status: int, headers: Mapping[str, str], said: str) -> HookError:
-        what = f"{self._name} answered {status}: {' '.join(said.split())[:_MOST_SHOWN]}"
+        shown = " ".join(said.split())[:_MOST_SHOWN]
+        what = f"{self._name} answered {status}" + (f": {shown}" if shown else "")
         if status in _LATER or status >= 500:
             return _Again(what, retry_after=_retry_after(headers) if status in (429, 503) else None)
         if 300 <= status < 400:

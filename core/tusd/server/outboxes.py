@@ -47,7 +47,7 @@ def show(config: Config, registry: Registry, say: Callable[[str], None], *, as_j
 
 def retry(registry: Registry, names: Sequence[str], say: Callable[[str], None], *, everything: bool) -> None:
     """Let events be delivered now. Raises `StartError` when there is none of a name."""
-    chosen = [one for one in _events(registry) if one.kept.event] if everything else _chosen(registry, names)
+    chosen = [one for one in _events(registry) if one.kept.event] if everything else _chosen(registry, names, "--all")
     for one in chosen:
         if one.kept.event is None:
             raise StartError(f"{one.name}: {one.kept.error}; it can only be dropped")
@@ -57,7 +57,7 @@ def retry(registry: Registry, names: Sequence[str], say: Callable[[str], None], 
 
 def drop(registry: Registry, names: Sequence[str], say: Callable[[str], None], *, parked: bool) -> None:
     """Throw events away. Raises `StartError` when there is none of a name."""
-    chosen = [one for one in _events(registry) if one.kept.parked] if parked else _chosen(registry, names)
+    chosen = [one for one in _events(registry) if one.kept.parked] if parked else _chosen(registry, names, "--parked")
     for one in chosen:
         one.outbox.drop(one.kept)
     say(f"{len(chosen)} dropped")
@@ -72,10 +72,10 @@ def _events(registry: Registry) -> Iterator[_Event]:
                     yield _Event(loaded.label, outbox, kept)
 
 
-def _chosen(registry: Registry, names: Sequence[str]) -> list[_Event]:
-    """The events of these names or beginnings of names."""
+def _chosen(registry: Registry, names: Sequence[str], many: str) -> list[_Event]:
+    """The events of these names or beginnings of names. `many`: the option that takes more of them."""
     if not names:
-        raise StartError("which? Give ids that `tusd hooks list` shows, or --all (retry), --parked (drop)")
+        raise StartError(f"which? Give ids that `tusd hooks list` shows, or {many}")
     found = list(_events(registry))
     chosen: dict[str, _Event] = {}
     for name in names:
@@ -88,7 +88,8 @@ def _chosen(registry: Registry, names: Sequence[str]) -> list[_Event]:
 
 def _line(event: _Event, *, full: bool) -> str:
     row, kept = _row(event, full=full), event.kept
-    due = "" if kept.parked else f", next in {max(0, kept.due - time.time()):.0f} s"
+    wait = kept.due - time.time()
+    due = "" if kept.parked else f", next in {wait:.0f} s" if wait >= 0.5 else ", due now"
     why = f": {kept.error}" if kept.error else ""
     return f"{row['id']}  {row['state']}  {row['event']}  upload {row['upload']}  {event.label}  tries: {kept.tries}{due}{why}"
 
