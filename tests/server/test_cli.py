@@ -29,6 +29,13 @@ def test_help_names_the_commands(tmp_path: Path) -> None:
         assert f"  {command} " in result.stdout
 
 
+@pytest.mark.parametrize("group", [[], ["hooks"], ["config"]])
+def test_each_command_is_described_in_one_whole_line(tmp_path: Path, group: list[str]) -> None:
+    lines = tusd(*group, "--help", cwd=tmp_path).stdout.partition("Commands:\n")[2].splitlines()
+    assert len(lines) >= 2
+    assert all(line.startswith("  ") and line.endswith(".") and not line.endswith("...") for line in lines)
+
+
 @pytest.mark.parametrize("arguments", [["-c", "tusd.yaml"], ["serve", "-c", "tusd.yaml"], ["serve", "--config", "tusd.yaml"]])
 def test_serve_is_the_default_command(tmp_path: Path, arguments: list[str]) -> None:
     with serving(tmp_path, HERE, *arguments) as server:

@@ -85,7 +85,7 @@ def check(path: Path | None, connect: bool) -> None:
 @_config_option
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 def sweep(path: Path | None, dry_run: bool) -> None:
-    """Remove the uploads that have expired now, as a server does by itself from time to time."""
+    """Remove the uploads that have expired. A server does so by itself from time to time."""
     import asyncio
 
     from ..registry import configure
@@ -97,7 +97,7 @@ def sweep(path: Path | None, dry_run: bool) -> None:
 
 @commands.group()
 def hooks() -> None:
-    """Look at the events that are kept on disk until hooks have been told of them (delivery: at-least-once)."""
+    """Look at the hook events on disk, which wait for their delivery."""
 
 
 @hooks.command("list")
@@ -159,7 +159,7 @@ def config() -> None:
 
 @config.command()
 def schema() -> None:
-    """Print the JSON Schema of the configuration with all installed plugins, for completion in editors."""
+    """Print a JSON Schema of the configuration. It knows all installed plugins, and lets editors complete options."""
     from ..registry import json_schema
 
     _say(json.dumps(json_schema(), indent=2))
@@ -168,7 +168,7 @@ def schema() -> None:
 @config.command()
 @_config_option
 def show(path: Path | None) -> None:
-    """Print the configuration as it takes effect, defaults and environment included, secrets masked."""
+    """Print the configuration as it takes effect. Defaults and environment are in it, secrets masked."""
     import yaml
 
     from ..registry import configure
