@@ -197,6 +197,37 @@ def test_a_missing_option_is_named(good: Any) -> None:
     assert "storage.name: missing; it has no default" in problem("storage", "both")
 
 
+KEYS = """
+from typing import Annotated
+from pydantic import Field
+from tusd import plugin
+
+class Keys:
+    class Options(plugin.HookOptions):
+        keys: Annotated[list[str], Field(min_length=1)]
+
+    def __init__(self, options): ...
+
+    @plugin.hookimpl
+    def open_hooks(self): ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ("['${file:nothing}']", "hooks[0].keys[0]: cannot read the file {}/nothing: No such file or directory"),
+        ("[]", "hooks[0].keys: should have at least 1 item after validation, not 0"),
+    ],
+)
+def test_a_list_without_an_item_that_cannot_be_had_is_no_error_besides(tmp_path: Path, keys: str, expected: str) -> None:
+    (tmp_path / "keys.py").write_text(KEYS)
+    path = write(tmp_path, f"hooks: [{{use: ./keys.py, keys: {keys}}}]")
+    with pytest.raises(StartErrors) as caught:
+        registry.configure(path)
+    assert [str(error).partition(" ")[2] for error in caught.value.errors] == [expected.format(tmp_path)]
+
+
 def test_errors_stand_where_the_file_has_them_and_come_all_at_once(good: Any, tmp_path: Path) -> None:
     path = write(
         tmp_path,

@@ -50,7 +50,7 @@ def option_errors(
         elif kind in _SHAPES:
             what = f"must be {_SHAPES[kind]}"
         else:
-            what = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
+            what = detail["msg"].removeprefix("Value error, ").removeprefix("Input ").removeprefix("List ")
         found.setdefault(path, []).append(what)
     return [refuse(path, " or ".join(dict.fromkeys(whats))) for path, whats in found.items()]
 

@@ -125,6 +125,7 @@ def configure(source: Path | Mapping[str, object] | None) -> tuple[Config, Regis
         registry = Registry(config)
     except StartErrors as error:
         reported = {one.path for one in errors}
+        reported |= {path.rpartition("[")[0] for path in reported if path.endswith("]")}  # a list that lacks this item
         found += [one for one in error.errors if getattr(one, "path", None) not in reported]
     if found:
         raise StartErrors(found)
