@@ -277,7 +277,7 @@ def prometheus(exercised: Exercised, tmp_path_factory: pytest.TempPathFactory) -
     command = need("prometheus", how=HOW)
     directory = tmp_path_factory.mktemp("prometheus")
     (text,) = re.findall(r'```yaml title="prometheus.yml"\n(.*?)```', PAGE, re.DOTALL)
-    config = yaml.safe_load(text.replace("10.0.0.5:9090", exercised.address))
+    config = yaml.safe_load(text.replace("10.0.0.5:1081", exercised.address))
     assert config["rule_files"] == [ALERTS.name]
     (directory / ALERTS.name).symlink_to(ALERTS)
     config["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
