@@ -533,7 +533,7 @@ async def test_whoever_is_asked_does_not_wait_in_vain() -> None:
     """45 s is the most in all, so a wait of 60 is not begun; the client is told instead."""
     async with hook(reply(503, Retry_After="60")) as server, dispatcher(server.url) as hooks:
         began = time.monotonic()
-        with pytest.raises(HookError, match="answered 503$") as caught:
+        with pytest.raises(HookError, match=r"answered 503$") as caught:
             await hooks.dispatch(asked())
         assert time.monotonic() - began < 5
     assert caught.value.retry_after == 60

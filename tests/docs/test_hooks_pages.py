@@ -165,7 +165,7 @@ def test_the_hooks_of_the_page_in_a_server(server: ServerProcess, tmp_path: Path
     assert ask(server, "HEAD", path)[0] == 200
     assert ask(server, "GET", path)[:2] == (200, "hello")
     assert server.stop() == 0
-    assert "ended with status 1" in server.log
+    assert re.search(r"the hook pre-finish failed: \S+/pre-finish ended with status 1 ", server.log)
 
 
 # --- reference

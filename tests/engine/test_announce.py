@@ -216,6 +216,16 @@ async def test_who_would_forbid_what_cannot_be_forbidden_is_not_taken_for_agreei
     assert await rig.content(UPLOAD) in (b"01234", b"0123456789")
 
 
+async def test_the_failure_of_who_is_asked_names_the_event_and_keeps_what_it_says() -> None:
+    def busy(event: HookEvent) -> None:
+        raise HookError("come later", permanent=True, retry_after=7)
+
+    rig = Rig(hooks=[busy], events=[PreCreate])
+    with pytest.raises(HookError, match=r"^the hook pre-create failed: come later$") as caught:
+        await rig.create(5)
+    assert (caught.value.permanent, caught.value.retry_after) == (True, 7)
+
+
 @pytest.mark.parametrize("error", [HookError, RuntimeError, OSError])
 async def test_a_hook_that_fails_creates_nothing(error: type[Exception]) -> None:
     rig = Rig(hooks=[lambda event: None], limits="A")

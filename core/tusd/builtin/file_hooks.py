@@ -84,7 +84,7 @@ class FileDispatcher(plugin.Dispatcher):
             status, out = await self._run(self._found[event.name], event)
         if status != 0:
             said = out[:_MOST_SHOWN].decode("utf-8", "replace").strip()
-            raise HookError(f"{self._found[event.name]} ended with status {status}: {said}")
+            raise HookError(f"{self._found[event.name]} ended with status {status}" + (f": {said}" if said else ""))
         return plugin.decode_answer(out) if out.strip() else None
 
     async def _run(self, path: Path, event: HookEvent) -> tuple[int, bytes]:

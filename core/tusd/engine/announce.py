@@ -107,7 +107,11 @@ class Announcer:
         for dispatcher in self._dispatchers:
             if type(event) not in dispatcher.events:
                 continue
-            answer = await self._dispatch(dispatcher, event)
+            try:
+                answer = await self._dispatch(dispatcher, event)
+            except HookError as error:
+                what = f"the hook {event.name} failed: {error}"
+                raise HookError(what, permanent=error.permanent, info=error.info, retry_after=error.retry_after) from error
             if answer is None:
                 continue
             merged = merge(merged, answer)
@@ -187,7 +191,7 @@ class Announcer:
         except Exception as error:
             self._metrics.add(HOOK_ERRORS, labels=(event.name,))
             logger.exception("the hook %s raised", event.name, extra={"upload": event.upload.id})
-            raise HookError(f"the hook {event.name} raised {type(error).__name__}") from error
+            raise HookError(f"it raised {type(error).__name__}") from error
         finally:
             self._metrics.observe(HOOK_DURATION, monotonic() - began, labels=(event.name,))
 
