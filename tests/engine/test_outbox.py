@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from tests.engine.rig import Answers, Rig
 
 import tusd.engine.deliver
 from tusd.engine.outbox import Kept, Outbox
-from tusd.errors import HookError, StartError, StorageUnavailable, TusError
+from tusd.errors import HookError, StartError, StorageUnavailable, TusError, UploadRejected
 from tusd.hooks import (
     EVENTS,
     KEPT,
@@ -415,6 +416,44 @@ class TestDelivery:
             await rig.create(5)
             await until(lambda: waiting(rig) == ["post-create.parked"])
         assert len(rig.told) > 1
+
+    async def test_however_often_it_has_failed_it_is_tried_again_later(self, tmp_path: Path) -> None:
+        rig = kept_rig(tmp_path)
+        await rig.create(5)
+        outbox = Outbox(tmp_path / "outbox")
+        (kept,) = outbox.all()
+        outbox.failed(replace(kept, tries=5000), "not now", 0)
+        rig.fail("tell", lambda: HookError("not now"))
+        async with started(rig):
+            await until(lambda: rig.told == ["post-create"])
+            await asyncio.sleep(0.2)
+            assert rig.told == ["post-create"]
+        (kept,) = outbox.all()
+        assert kept.tries == 5002 and kept.due - time.time() > 200
+
+    async def test_what_is_withdrawn_while_it_is_looked_at_is_not_told(self, tmp_path: Path) -> None:
+        answers = iter([HookResponse(), HookResponse(reject=True)])
+        rig = kept_rig(tmp_path, lambda event: next(answers), {PreFinish, PostFinish})
+        upload = (await rig.create(5)).info.id
+
+        async def last_save_fails() -> None:
+            if waiting(rig):
+                raise StorageUnavailable
+
+        rig.script.faults["save"] = last_save_fails
+        with pytest.raises(TusError):
+            await rig.append(upload, 0, b"01234")
+        del rig.script.faults["save"]
+        again = rig.restarted()
+        reached = again.hang("info")
+        async with started(again):
+            await asyncio.wait_for(reached.wait(), 5)
+            await asyncio.sleep(0.2)
+            with pytest.raises(UploadRejected):
+                await rig.append(upload, 5)
+            again.heal("info")
+            await asyncio.sleep(0.2)
+            assert again.told == [] and waiting(rig) == []
 
     async def test_the_hook_says_when_to_try_again(self, tmp_path: Path) -> None:
         rig = kept_rig(tmp_path)

@@ -34,6 +34,8 @@ _REST = 20.0
 _SOON = 1.0
 _LONGEST = 600.0
 """Seconds between two tries, at the most."""
+_DOUBLED = 20
+"""How often the pause is doubled, at the most: long after it is the longest, and before it is no number any more."""
 
 
 @dataclass(slots=True)
@@ -140,7 +142,9 @@ class Deliverer:
                 await in_thread(partial(self.outbox.park, kept, kept.error))
             elif not _is_true(kept.event, upload):
                 await in_thread(partial(self.outbox.later, kept, _pause(kept)))
-            elif kept.due > time.time() or not await self._delivered(kept, kept.event):
+            elif kept.due > time.time():
+                return
+            elif await in_thread(kept.path.exists) and not await self._delivered(kept, kept.event):  # not withdrawn since
                 return
 
     async def _upload(self, waiting: list[Kept]) -> UploadInfo | None:
@@ -161,7 +165,8 @@ class Deliverer:
                 logger.error("the hook %s failed for good, its event is parked: %s", event.name, error, extra=extra)
                 await in_thread(partial(self.outbox.park, kept, str(error)))
                 return True
-            pause = max(min(_LONGEST, _SOON * 2**kept.tries) * random.uniform(0.5, 1), error.retry_after or 0)
+            pause = min(_LONGEST, _SOON * 2 ** min(kept.tries, _DOUBLED)) * random.uniform(0.5, 1)
+            pause = max(pause, error.retry_after or 0)
             logger.warning("the hook %s failed, the next try is in %.1f s: %s", event.name, pause, error, extra=extra)
             await in_thread(partial(self.outbox.failed, kept, str(error), pause))
             return False
