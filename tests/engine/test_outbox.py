@@ -18,6 +18,7 @@ import pytest
 from tests.engine.rig import Answers, Rig
 
 import tusd.engine.deliver
+from tusd.engine.announce import Announcer
 from tusd.engine.outbox import Kept, Outbox
 from tusd.errors import HookError, StartError, StorageUnavailable, TusError, UploadRejected
 from tusd.hooks import (
@@ -33,6 +34,7 @@ from tusd.hooks import (
     PostFinish,
     PostTerminate,
     PreFinish,
+    Subscriber,
 )
 from tusd.model import Final, Metadata, Partial, State, UploadId, UploadInfo, utcnow
 from tusd.protocol.messages import Head
@@ -295,6 +297,28 @@ class TestBeforeItIsTrue:
         rig = kept_rig(tmp_path, events={PostCreate})
         await rig.create(5)
         assert waiting(rig) == ["post-create.json"]
+
+    async def test_of_a_creation_that_cannot_be_kept_nothing_is_left(self, tmp_path: Path) -> None:
+        rig = Rig(limits="A", hooks=[lambda event: None], events={PostCreate}, keeping=keeping(tmp_path, 3600))
+        (tmp_path / "outbox").write_text("no folder")
+        for pieces in ((), (b"01234",)):
+            with pytest.raises(HookError, match="cannot keep post-create"):
+                await rig.create(10, *pieces)
+            assert await rig.uploads() == [] and rig.limiters[0].held == {}
+        assert "tusd_uploads_created" not in rig.metrics.sums
+
+    async def test_a_creation_that_one_of_two_outboxes_cannot_keep_is_told_nowhere(self, tmp_path: Path) -> None:
+        rig = Rig(hooks=[lambda event: None] * 2, events={PostCreate})
+        folders = [tmp_path / "outbox", tmp_path / "broken"]
+        subscribers = [
+            Subscriber(one, f"hooks[{n}]:fake", None, Keeping(folders[n], frozenset(), 3600))
+            for n, one in enumerate(rig.dispatchers)
+        ]
+        rig.engine._context.announcer = Announcer(subscribers, rig.metrics)
+        folders[1].write_text("no folder")
+        with pytest.raises(HookError, match="broken cannot keep post-create"):
+            await rig.create(10)
+        assert await rig.uploads() == [] and names(Outbox(folders[0])) == []
 
     async def test_post_terminate_is_on_disk_before_the_removal(self, tmp_path: Path) -> None:
         rig = kept_rig(tmp_path, events={PostTerminate})
