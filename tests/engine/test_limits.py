@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
-from tests.engine.rig import FakeLimiter, FakeSource, Rig, Script
+from tests.engine.rig import FakeLimiter, FakeMetrics, FakeSource, Rig, Script
 
 import tusd.engine.body
 from tusd.errors import LeaseLost, QuotaExceeded, StorageFull, StorageUnavailable, UnexpectedEof, UploadExists, UploadInterrupted
 from tusd.hooks import Changes, HookResponse, PostTerminate, PreCreate
 from tusd.limiting import Allowance
 from tusd.model import State, UploadId, UploadInfo
+from tusd.plugin import Worker
 from tusd.protocol.messages import Head, Request
 from tusd.protocol.rules import Policy
+from tusd.registry import load, open_one
 
 UPLOAD = UploadId("upload")
 
@@ -71,6 +77,28 @@ async def test_a_length_whose_saving_fails_is_given_back() -> None:
     with pytest.raises(StorageUnavailable):
         await rig.append(UPLOAD, 5, length=10)
     assert reserved(rig) == ["A.reserve 10", "A.reserve 5"]
+
+
+async def test_a_length_that_was_saved_though_saving_failed_stays_reserved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = Worker("storage:file", logging.getLogger("test"), FakeMetrics(), tmp_path, 0)
+    async with open_one(load("storage", "file", {"directory": str(tmp_path / "data")}), worker) as store:
+        rig = Rig(limits="A", kept=store)
+        upload = (await rig.create(None)).info.id
+        directory = type(store.directory)
+        replace_file = directory.replace_file
+
+        def landing(*args: Any, **options: Any) -> None:
+            replace_file(*args, **options)
+            raise OSError(errno.EIO, "the folder could not be synced")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(directory, "replace_file", landing)
+            with pytest.raises(StorageUnavailable):
+                await rig.append(upload, 0, length=10)
+        assert (await store.info(upload)).length == 10
+        assert rig.limiters[0].held == {upload: 10}
 
 
 async def test_an_append_of_deferred_length_reserves_what_is_there_now() -> None:
