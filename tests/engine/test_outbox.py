@@ -533,6 +533,21 @@ class TestDelivery:
             rig.heal("info")
             await until(lambda: rig.told == ["post-finish"])
 
+    async def test_what_nobody_expects_is_logged_and_tried_again_now_and_then(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(tusd.engine.deliver, "_PAUSE", 0.2)
+        rig = kept_rig(tmp_path, events={PostFinish})
+        await rig.create(0)
+        rig.clear()
+        rig.fail("info", ZeroDivisionError)
+        async with started(rig):
+            await asyncio.sleep(0.5)
+            assert 1 <= rig.log.count("info") <= 4
+            assert "an outbox rests" in caplog.text and "ZeroDivisionError" in caplog.text
+            rig.heal("info")
+            await until(lambda: rig.told == ["post-finish"])
+
     async def test_a_damaged_file_is_set_aside(self, tmp_path: Path) -> None:
         rig = kept_rig(tmp_path)
         await rig.create(5)

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 import pytest
 from tests.engine.rig import Rig
 
+import tusd.engine.background
 import tusd.engine.sweep
 from tusd.engine.sweep import Sweeper, sweeper_of
 from tusd.errors import HookError, StorageUnavailable
@@ -258,7 +259,13 @@ async def test_it_sweeps_by_itself_until_the_server_stops() -> None:
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_an_outage_of_the_storage_does_not_end_it(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("error", "said"), [(StorageUnavailable, "a sweep ended early"), (ZeroDivisionError, "the sweeper failed; it begins again")]
+)
+async def test_an_outage_of_the_storage_does_not_end_it(
+    error: type[Exception], said: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tusd.engine.background, "_REST", 0.01)
     rig = Rig(replace(RULES, sweep_interval=0.01))
     age(rig, await rig.put(UPLOAD, b"01234", length=10), 2)
     listed, uploads = 0, rig.kept.uploads
@@ -267,7 +274,7 @@ async def test_an_outage_of_the_storage_does_not_end_it(caplog: pytest.LogCaptur
         nonlocal listed
         listed += 1
         if listed < 3:
-            raise StorageUnavailable()
+            raise error()
         async for info in uploads(idle_since):
             yield info
 
@@ -277,4 +284,4 @@ async def test_an_outage_of_the_storage_does_not_end_it(caplog: pytest.LogCaptur
         while rig.kept._kept:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     await rig.engine.close()
-    assert "a sweep ended early" in caplog.text
+    assert said in caplog.text

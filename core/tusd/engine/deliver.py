@@ -116,10 +116,8 @@ class Deliverer:
             task.add_done_callback(partial(self._ended, name))
         return earliest
 
-    def _ended(self, name: str, task: asyncio.Task[None]) -> None:
+    def _ended(self, name: str, _: asyncio.Task[None]) -> None:
         del self.running[name]
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("an outbox failed: %s", error, exc_info=error)
         with suppress(OSError):
             self.outbox.ring()
 
@@ -127,8 +125,9 @@ class Deliverer:
         """Deliver what is due of one upload; rest for a while when that is impossible."""
         try:
             await self._deliver_due([kept for kept in await in_thread(partial(self.outbox.events, name)) if not kept.parked])
-        except (TusError, OSError) as error:
-            logger.warning("%s: an outbox rests: %s", self.label, error)
+        except Exception as error:
+            expected = isinstance(error, (TusError, OSError))
+            logger.warning("%s: an outbox rests: %s", self.label, error, exc_info=None if expected else error)
             await asyncio.sleep(_PAUSE)
 
     async def _deliver_due(self, waiting: list[Kept]) -> None:
