@@ -15,12 +15,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from tests.engine.rig import Answers, Rig
+from tests.engine.rig import Answers, FakeSource, Rig
 
 import tusd.engine.deliver
 from tusd.engine.announce import Announcer
 from tusd.engine.outbox import Kept, Outbox
-from tusd.errors import HookError, StartError, StorageUnavailable, TusError, UploadRejected
+from tusd.errors import HookError, StartError, StorageUnavailable, TusError, UnexpectedEof, UploadRejected
 from tusd.hooks import (
     EVENTS,
     KEPT,
@@ -319,6 +319,17 @@ class TestBeforeItIsTrue:
         with pytest.raises(HookError, match="broken cannot keep post-create"):
             await rig.create(10)
         assert await rig.uploads() == [] and names(Outbox(folders[0])) == []
+
+    async def test_a_failure_that_one_hook_s_outbox_cannot_keep_is_told_to_the_others(self, tmp_path: Path) -> None:
+        rig = Rig(hooks=[lambda event: None] * 2, events={PostFail})
+        (tmp_path / "broken").write_text("no folder")
+        keeps = Subscriber(rig.dispatchers[0], "hooks[0]:fake", None, Keeping(tmp_path / "broken", frozenset(), 3600))
+        rig.engine._context.announcer = Announcer([keeps, Subscriber(rig.dispatchers[1], "hooks[1]:fake")], rig.metrics)
+        upload = (await rig.create(5)).info.id
+        with pytest.raises(UnexpectedEof):
+            await rig.append(upload, 0, source=FakeSource(b"01", failure=UnexpectedEof()), size=5)
+        await rig.background()
+        assert [len(one.seen) for one in rig.dispatchers] == [0, 1]
 
     async def test_post_terminate_is_on_disk_before_the_removal(self, tmp_path: Path) -> None:
         rig = kept_rig(tmp_path, events={PostTerminate})
