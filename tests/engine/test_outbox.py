@@ -372,6 +372,23 @@ class TestBeforeItIsTrue:
             await asyncio.sleep(0.2)
             assert rig.told == []
 
+    async def test_it_is_taken_back_also_by_an_entry_that_only_delivers_what_is_left(self, tmp_path: Path) -> None:
+        rig = kept_rig(tmp_path, events={PostFinish})
+        upload = (await rig.create(5)).info.id
+
+        async def last_save_fails() -> None:
+            if waiting(rig):
+                raise StorageUnavailable
+
+        rig.script.faults["save"] = last_save_fails
+        with pytest.raises(TusError):
+            await rig.append(upload, 0, b"01234")
+        assert waiting(rig) == ["post-finish.json"]
+        again = rig.restarted()
+        again.engine._context.announcer = Announcer([Subscriber(again.dispatchers[0], "x", [], again.keeping)], again.metrics)
+        await again.terminate(upload)
+        assert waiting(rig) == []
+
 
 class TestDelivery:
     async def test_events_come_in_order_with_their_ids_and_leave_the_disk(self, tmp_path: Path) -> None:

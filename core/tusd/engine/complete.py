@@ -116,7 +116,7 @@ async def remove(context: Context, upload: Upload, head: Head, reason: Reason | 
     if Terminable not in context.store.capabilities:
         raise InternalError("the store cannot remove uploads")
     info = upload.info
-    if info.state is not State.COMPLETE and context.announcer.keeps(PostFinish):
+    if info.state is not State.COMPLETE:
         await context.announcer.withdraw(info, PostFinish)
     event: HookEvent | None = None
     if reason is not None and context.announcer.wants(PostExpire):
