@@ -17,7 +17,9 @@ ERRORS = Metric("tusd_errors_total", "counter", "Error answers, by status and co
 BYTES_RECEIVED = Metric("tusd_bytes_received", "counter", "Bytes of uploads that were stored")
 UPLOADS_CREATED = Metric("tusd_uploads_created", "counter", "Uploads created")
 UPLOADS_FINISHED = Metric("tusd_uploads_finished", "counter", "Uploads that became complete")
-UPLOADS_TERMINATED = Metric("tusd_uploads_terminated", "counter", "Uploads removed by a client or a hook, or because they could never be complete")
+UPLOADS_TERMINATED = Metric(
+    "tusd_uploads_terminated", "counter", "Uploads removed by a client or a hook, or because they could never be complete"
+)
 HOOK_INVOCATIONS = Metric("tusd_hook_invocations_total", "counter", "Hook events dispatched", ("hooktype",), preset=_EVENTS)
 HOOK_ERRORS = Metric("tusd_hook_errors_total", "counter", "Hook events that failed", ("hooktype",), preset=_EVENTS)
 
