@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any
@@ -197,6 +197,19 @@ async def test_a_recount_puts_right_also_what_keys_hold(tmp_path: Path) -> None:
             await limiter.reserve(upload("d", 50, notes=ann), 50)
         assert caught.value.short_by == 40
         await limiter.reserve(upload("e", 10), 10)
+
+
+async def test_a_recount_leaves_their_room_to_bodies_that_are_on_their_way(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    at_work, left = upload("at work", offset=10, modified=now), upload("left", offset=10, modified=now - timedelta(hours=1))
+    async with opened(tmp_path) as limiter:
+        for one in (at_work, left):
+            await limiter.reserve(replace(one, offset=0), 50)
+        await limiter.recount(listed(at_work, left))
+        with pytest.raises(QuotaExceeded) as refused:
+            await limiter.reserve(upload("b", 41), 41)
+        assert refused.value.short_by == 1
+        await limiter.reserve(upload("b", 40), 40)
 
 
 async def test_a_recount_of_many_lets_others_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

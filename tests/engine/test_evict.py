@@ -248,6 +248,19 @@ async def test_one_that_went_on_since_the_listing_stays(monkeypatch: pytest.Monk
     assert left(rig) == {"b"}
 
 
+async def test_what_another_worker_has_removed_since_the_listing_is_no_reason_to_refuse() -> None:
+    rig = made()
+    for name, old in (("a", 400), ("b", 300), ("c", 200)):
+        await put(rig, name, 30, age=old)
+    await rig.create(40)
+    assert left(rig) == {"b", "c"}
+    for name in ("b", "c"):  # by another worker
+        del rig.kept._kept[UploadId(name)], rig.limiters[0].held[UploadId(name)]
+    await put(rig, "d", 60, age=100)
+    await rig.create(50)
+    assert left(rig) == set()
+
+
 async def test_many_at_once_remove_no_more_than_they_need() -> None:
     rig = made()
     rig.script.pause = True

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import errno
+import logging
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
-from tests.engine.rig import FakeLimiter, FakeSource, Rig
+from tests.engine.rig import FakeLimiter, FakeMetrics, FakeSource, Rig, Script
 
 import tusd.engine.body
-from tusd.errors import LeaseLost, QuotaExceeded, StorageFull, StorageUnavailable, UnexpectedEof, UploadInterrupted
+from tusd.errors import LeaseLost, QuotaExceeded, StorageFull, StorageUnavailable, UnexpectedEof, UploadExists, UploadInterrupted
+from tusd.hooks import Changes, HookResponse, PostTerminate, PreCreate
 from tusd.limiting import Allowance
 from tusd.model import State, UploadId, UploadInfo
+from tusd.plugin import Worker
 from tusd.protocol.messages import Head, Request
 from tusd.protocol.rules import Policy
+from tusd.registry import load, open_one
 
 UPLOAD = UploadId("upload")
 
@@ -70,6 +77,28 @@ async def test_a_length_whose_saving_fails_is_given_back() -> None:
     with pytest.raises(StorageUnavailable):
         await rig.append(UPLOAD, 5, length=10)
     assert reserved(rig) == ["A.reserve 10", "A.reserve 5"]
+
+
+async def test_a_length_that_was_saved_though_saving_failed_stays_reserved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = Worker("storage:file", logging.getLogger("test"), FakeMetrics(), tmp_path, 0)
+    async with open_one(load("storage", "file", {"directory": str(tmp_path / "data")}), worker) as store:
+        rig = Rig(limits="A", kept=store)
+        upload = (await rig.create(None)).info.id
+        directory = type(store.directory)
+        replace_file = directory.replace_file
+
+        def landing(*args: Any, **options: Any) -> None:
+            replace_file(*args, **options)
+            raise OSError(errno.EIO, "the folder could not be synced")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(directory, "replace_file", landing)
+            with pytest.raises(StorageUnavailable):
+                await rig.append(upload, 0, length=10)
+        assert (await store.info(upload)).length == 10
+        assert rig.limiters[0].held == {upload: 10}
 
 
 async def test_an_append_of_deferred_length_reserves_what_is_there_now() -> None:
@@ -256,3 +285,48 @@ async def test_a_cancelled_body_that_is_slowed_down_leaves_nothing_behind() -> N
         await running
     assert allowance.cancelled == 1
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_removal_whose_room_cannot_be_given_back_now_is_told_and_counted() -> None:
+    rig = Rig(limits="A", hooks=[lambda event: None], events=[PostTerminate])
+    await rig.put(UPLOAD, b"01234", length=10)
+    rig.fail("A.reserve", StorageUnavailable)
+    with pytest.raises(StorageUnavailable):
+        await rig.terminate(UPLOAD)
+    assert await rig.uploads() == []
+    await rig.background()
+    assert rig.told == ["post-terminate"]
+    assert rig.metrics.sums["tusd_uploads_terminated"] == 1
+
+
+class _Owners(FakeLimiter):
+    """Counts each upload for whoever created it."""
+
+    def __init__(self, name: str, script: Script) -> None:
+        super().__init__(name, script)
+        self.owners: dict[UploadId, str] = {}
+        self._heads = 0
+
+    def remember(self, head: Head) -> Mapping[str, str]:
+        self._heads += 1
+        return {"owner": str(self._heads)}
+
+    async def reserve(self, info: UploadInfo, total: int) -> None:
+        await super().reserve(info, total)
+        self.owners[info.id] = info.notes["owner"]
+
+
+async def test_who_loses_an_id_to_another_does_not_take_over_its_room() -> None:
+    rig = Rig(hooks=[lambda event: HookResponse(change=Changes(id=UPLOAD))], events=[PreCreate])
+    limiter = _Owners("A", rig.script)
+    rig.engine.limiters = rig.engine._context.limiters = (limiter,)
+    reached = rig.hang("create")
+    both = [asyncio.create_task(rig.create(10)), asyncio.create_task(rig.create(20))]
+    await reached.wait()
+    await asyncio.sleep(0.01)
+    rig.heal("create")
+    _, lost = await asyncio.gather(*both, return_exceptions=True)
+    assert isinstance(lost, UploadExists)
+    (there,) = await rig.uploads()
+    assert limiter.held == {UPLOAD: 10}
+    assert limiter.owners == {UPLOAD: there.notes["owner"]}

@@ -10,15 +10,17 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from tests.engine.rig import Answers, Rig
+from tests.engine.rig import Answers, FakeSource, Rig
 
 import tusd.engine.deliver
+from tusd.engine.announce import Announcer
 from tusd.engine.outbox import Kept, Outbox
-from tusd.errors import HookError, StartError, StorageUnavailable, TusError
+from tusd.errors import HookError, StartError, StorageUnavailable, TusError, UnexpectedEof, UploadRejected
 from tusd.hooks import (
     EVENTS,
     KEPT,
@@ -32,6 +34,7 @@ from tusd.hooks import (
     PostFinish,
     PostTerminate,
     PreFinish,
+    Subscriber,
 )
 from tusd.model import Final, Metadata, Partial, State, UploadId, UploadInfo, utcnow
 from tusd.protocol.messages import Head
@@ -295,6 +298,39 @@ class TestBeforeItIsTrue:
         await rig.create(5)
         assert waiting(rig) == ["post-create.json"]
 
+    async def test_of_a_creation_that_cannot_be_kept_nothing_is_left(self, tmp_path: Path) -> None:
+        rig = Rig(limits="A", hooks=[lambda event: None], events={PostCreate}, keeping=keeping(tmp_path, 3600))
+        (tmp_path / "outbox").write_text("no folder")
+        for pieces in ((), (b"01234",)):
+            with pytest.raises(HookError, match="cannot keep post-create"):
+                await rig.create(10, *pieces)
+            assert await rig.uploads() == [] and rig.limiters[0].held == {}
+        assert "tusd_uploads_created" not in rig.metrics.sums
+
+    async def test_a_creation_that_one_of_two_outboxes_cannot_keep_is_told_nowhere(self, tmp_path: Path) -> None:
+        rig = Rig(hooks=[lambda event: None] * 2, events={PostCreate})
+        folders = [tmp_path / "outbox", tmp_path / "broken"]
+        subscribers = [
+            Subscriber(one, f"hooks[{n}]:fake", None, Keeping(folders[n], frozenset(), 3600))
+            for n, one in enumerate(rig.dispatchers)
+        ]
+        rig.engine._context.announcer = Announcer(subscribers, rig.metrics)
+        folders[1].write_text("no folder")
+        with pytest.raises(HookError, match="broken cannot keep post-create"):
+            await rig.create(10)
+        assert await rig.uploads() == [] and names(Outbox(folders[0])) == []
+
+    async def test_a_failure_that_one_hook_s_outbox_cannot_keep_is_told_to_the_others(self, tmp_path: Path) -> None:
+        rig = Rig(hooks=[lambda event: None] * 2, events={PostFail})
+        (tmp_path / "broken").write_text("no folder")
+        keeps = Subscriber(rig.dispatchers[0], "hooks[0]:fake", None, Keeping(tmp_path / "broken", frozenset(), 3600))
+        rig.engine._context.announcer = Announcer([keeps, Subscriber(rig.dispatchers[1], "hooks[1]:fake")], rig.metrics)
+        upload = (await rig.create(5)).info.id
+        with pytest.raises(UnexpectedEof):
+            await rig.append(upload, 0, source=FakeSource(b"01", failure=UnexpectedEof()), size=5)
+        await rig.background()
+        assert [len(one.seen) for one in rig.dispatchers] == [0, 1]
+
     async def test_post_terminate_is_on_disk_before_the_removal(self, tmp_path: Path) -> None:
         rig = kept_rig(tmp_path, events={PostTerminate})
         upload = (await rig.create(5)).info.id
@@ -335,6 +371,23 @@ class TestBeforeItIsTrue:
             assert waiting(rig) == []
             await asyncio.sleep(0.2)
             assert rig.told == []
+
+    async def test_it_is_taken_back_also_by_an_entry_that_only_delivers_what_is_left(self, tmp_path: Path) -> None:
+        rig = kept_rig(tmp_path, events={PostFinish})
+        upload = (await rig.create(5)).info.id
+
+        async def last_save_fails() -> None:
+            if waiting(rig):
+                raise StorageUnavailable
+
+        rig.script.faults["save"] = last_save_fails
+        with pytest.raises(TusError):
+            await rig.append(upload, 0, b"01234")
+        assert waiting(rig) == ["post-finish.json"]
+        again = rig.restarted()
+        again.engine._context.announcer = Announcer([Subscriber(again.dispatchers[0], "x", [], again.keeping)], again.metrics)
+        await again.terminate(upload)
+        assert waiting(rig) == []
 
 
 class TestDelivery:
@@ -416,6 +469,44 @@ class TestDelivery:
             await until(lambda: waiting(rig) == ["post-create.parked"])
         assert len(rig.told) > 1
 
+    async def test_however_often_it_has_failed_it_is_tried_again_later(self, tmp_path: Path) -> None:
+        rig = kept_rig(tmp_path)
+        await rig.create(5)
+        outbox = Outbox(tmp_path / "outbox")
+        (kept,) = outbox.all()
+        outbox.failed(replace(kept, tries=5000), "not now", 0)
+        rig.fail("tell", lambda: HookError("not now"))
+        async with started(rig):
+            await until(lambda: rig.told == ["post-create"])
+            await asyncio.sleep(0.2)
+            assert rig.told == ["post-create"]
+        (kept,) = outbox.all()
+        assert kept.tries == 5002 and kept.due - time.time() > 200
+
+    async def test_what_is_withdrawn_while_it_is_looked_at_is_not_told(self, tmp_path: Path) -> None:
+        answers = iter([HookResponse(), HookResponse(reject=True)])
+        rig = kept_rig(tmp_path, lambda event: next(answers), {PreFinish, PostFinish})
+        upload = (await rig.create(5)).info.id
+
+        async def last_save_fails() -> None:
+            if waiting(rig):
+                raise StorageUnavailable
+
+        rig.script.faults["save"] = last_save_fails
+        with pytest.raises(TusError):
+            await rig.append(upload, 0, b"01234")
+        del rig.script.faults["save"]
+        again = rig.restarted()
+        reached = again.hang("info")
+        async with started(again):
+            await asyncio.wait_for(reached.wait(), 5)
+            await asyncio.sleep(0.2)
+            with pytest.raises(UploadRejected):
+                await rig.append(upload, 5)
+            again.heal("info")
+            await asyncio.sleep(0.2)
+            assert again.told == [] and waiting(rig) == []
+
     async def test_the_hook_says_when_to_try_again(self, tmp_path: Path) -> None:
         rig = kept_rig(tmp_path)
         rig.fail("tell", lambda: HookError("not now", retry_after=50))
@@ -467,6 +558,21 @@ class TestDelivery:
         async with started(rig):
             await asyncio.sleep(0.3)
             assert rig.told == []
+            rig.heal("info")
+            await until(lambda: rig.told == ["post-finish"])
+
+    async def test_what_nobody_expects_is_logged_and_tried_again_now_and_then(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(tusd.engine.deliver, "_PAUSE", 0.2)
+        rig = kept_rig(tmp_path, events={PostFinish})
+        await rig.create(0)
+        rig.clear()
+        rig.fail("info", ZeroDivisionError)
+        async with started(rig):
+            await asyncio.sleep(0.5)
+            assert 1 <= rig.log.count("info") <= 4
+            assert "an outbox rests" in caplog.text and "ZeroDivisionError" in caplog.text
             rig.heal("info")
             await until(lambda: rig.told == ["post-finish"])
 

@@ -10,10 +10,11 @@ from datetime import datetime, timedelta
 import pytest
 from tests.engine.rig import Rig
 
+import tusd.engine.background
 import tusd.engine.sweep
 from tusd.engine.sweep import Sweeper, sweeper_of
 from tusd.errors import HookError, StorageUnavailable
-from tusd.hooks import NO_REQUEST, HookEvent, HookResponse, PostExpire, PreFinish
+from tusd.hooks import NO_REQUEST, HookEvent, HookResponse, PostExpire, PostFinish, PreFinish
 from tusd.model import Final, Partial, State, UploadId, UploadInfo, utcnow
 from tusd.protocol.rules import EXPIRE_AFTER, EXPIRE_FINISHED_AFTER, Policy
 from tusd.storage import Listable, Terminable
@@ -175,6 +176,46 @@ async def test_what_could_not_be_finished_is_tried_again_less_and_less_often() -
     await asyncio.sleep(0.05)
     await one.round()
     assert (await rig.kept.info(UPLOAD)).state is State.COMPLETE
+
+
+async def test_a_final_upload_that_a_stop_left_without_its_last_part_is_filled_when_that_has_come() -> None:
+    rig = Rig(hooks=[lambda event: None], events=[PostFinish])
+    part = await rig.put("part", b"01", length=5, concat=Partial())
+    await rig.put(UPLOAD, deferred=True, concat=Final((part,)), state=State.RECEIVING)
+    one = sweeper(rig)
+    await one.round()
+    await rig.append(part, 2, b"234")
+    assert (await rig.kept.info(UPLOAD)).state is State.RECEIVING
+    await asyncio.sleep(0.03)
+    await one.round()
+    await rig.background()
+    assert (await rig.kept.info(UPLOAD)).state is State.COMPLETE
+    assert await rig.content(UPLOAD) == b"01234"
+
+
+async def test_one_that_a_crash_left_with_all_its_bytes_is_finished() -> None:
+    rig = Rig(hooks=[lambda event: None], events=[PreFinish, PostFinish])
+    await rig.put(UPLOAD, b"01234", state=State.RECEIVING)
+    await sweeper(rig).round()
+    await rig.background()
+    assert (await rig.kept.info(UPLOAD)).state is State.COMPLETE
+    assert rig.told == ["post-finish"]
+
+
+async def test_it_forgets_its_tries_to_finish_what_is_finished_or_gone() -> None:
+    rig = Rig(hooks=[lambda event: HookResponse()], events=[PreFinish])
+    part = await rig.put("part", b"01234", concat=Partial())
+    await rig.put(UPLOAD, length=5, concat=Final((part,)), state=State.FINISHING)
+    rig.fail("pre-finish", lambda: HookError("down"))
+    other = await rig.put("other", b"01234", state=State.FINISHING)
+    one = sweeper(rig)
+    await one.round()
+    assert one.tries.keys() == {UPLOAD, other}
+    rig.heal("pre-finish")
+    await rig.head(other)
+    await rig.head(UPLOAD)
+    await rig.background()
+    await one.round()
     assert one.tries == {}
 
 
@@ -218,7 +259,13 @@ async def test_it_sweeps_by_itself_until_the_server_stops() -> None:
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_an_outage_of_the_storage_does_not_end_it(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("error", "said"), [(StorageUnavailable, "a sweep ended early"), (ZeroDivisionError, "the sweeper failed; it begins again")]
+)
+async def test_an_outage_of_the_storage_does_not_end_it(
+    error: type[Exception], said: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tusd.engine.background, "_REST", 0.01)
     rig = Rig(replace(RULES, sweep_interval=0.01))
     age(rig, await rig.put(UPLOAD, b"01234", length=10), 2)
     listed, uploads = 0, rig.kept.uploads
@@ -227,7 +274,7 @@ async def test_an_outage_of_the_storage_does_not_end_it(caplog: pytest.LogCaptur
         nonlocal listed
         listed += 1
         if listed < 3:
-            raise StorageUnavailable()
+            raise error()
         async for info in uploads(idle_since):
             yield info
 
@@ -237,4 +284,4 @@ async def test_an_outage_of_the_storage_does_not_end_it(caplog: pytest.LogCaptur
         while rig.kept._kept:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     await rig.engine.close()
-    assert "a sweep ended early" in caplog.text
+    assert said in caplog.text

@@ -6,9 +6,11 @@ import json
 import os
 import random
 import re
+import signal
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
@@ -159,6 +161,40 @@ def test_a_hook_that_is_down_for_a_while_is_told_of_all_after_a_restart(tmp_path
         first = json.loads((tmp_path / "told").read_text().splitlines()[0])
         assert first[3] == {"X-User": ["me"]}
         until(lambda: os.listdir(tmp_path / "outbox") == ["name"])
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_nothing_is_lost_while_generations_change(tmp_path: Path, workers: int) -> None:
+    with server_of(tmp_path, config(workers, events=["post-create", "post-finish"])) as server:
+        client = Client(server)
+        client.start()
+        try:
+            for number in range(1, 4):
+                time.sleep(0.3)
+                assert server.process is not None
+                server.process.send_signal(signal.SIGHUP)
+                until(partial(lambda n: server.log.count("INFO reloaded") == n, number), lambda: server.log)
+        finally:
+            client.over = True
+            client.join()
+        complete = {path.rpartition("/")[2] for path in client.paths if ask(server, "HEAD", path, {})[1]["Upload-Offset"] == "10"}
+        assert len(complete) > 10
+        until(lambda: not list((tmp_path / "outbox").glob("*/*.json")))
+        assert complete <= {of for name, _, of in told(tmp_path) if name == "post-finish"}
+
+
+def test_what_a_sweep_beside_the_server_removes_is_told_by_the_server(tmp_path: Path) -> None:
+    settings = config(events=["post-finish", "post-expire"]) | {
+        "uploads": {"expire_finished_after": 1, "sweep_interval": 3600},
+        "storage": {"use": "file", "directory": str(tmp_path / "data")},
+    }
+    with server_of(tmp_path, settings) as server:
+        of = upload(server, 5, b"01234").rpartition("/")[2]
+        until(lambda: [name for name, _, _ in told(tmp_path)] == ["post-finish"])
+        time.sleep(1)
+        swept = tusd("sweep", "-c", str(server.config_file), cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)})
+        assert "1 upload removed" in swept.stdout, swept
+        until(lambda: [(name, one) for name, _, one in told(tmp_path)] == [("post-finish", of), ("post-expire", of)])
 
 
 def test_the_commands_show_and_handle_what_waits(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ _SUM = "SELECT bytes FROM sums WHERE key = ?"
 _COUNT = "SELECT last, running FROM counts"
 _PUT = "INSERT INTO uploads VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET key = excluded.key, bytes = excluded.bytes, told = excluded.told"
 _FOUND = f"{_PUT} WHERE uploads.told < excluded.told"
+_FOUND_GROWING = _FOUND.replace("= excluded.bytes", "= max(bytes, excluded.bytes)")
 _PAGE = "SELECT id, bytes, told FROM uploads WHERE id > ? ORDER BY id LIMIT ?"
 _OPENING = 5.0
 """Seconds to wait for other processes while opening."""
@@ -115,10 +116,10 @@ class Ledger:
             number: int = self._db.execute(_COUNT).fetchone()[0]
         return number
 
-    def found(self, number: int, uploads: Iterable[tuple[str, str, int]]) -> None:
-        """The count has found these: id, key, bytes."""
+    def found(self, number: int, uploads: Iterable[tuple[str, str, int]], *, growing: bool = False) -> None:
+        """The count has found these: id, key, bytes. `growing`: those hold no less than before."""
         with self._writing():
-            self._db.executemany(_FOUND, ((*upload, number) for upload in uploads))
+            self._db.executemany(_FOUND_GROWING if growing else _FOUND, ((*upload, number) for upload in uploads))
 
     def end(self, number: int) -> None:
         """The count has found all there is. What it has not found is to be forgotten now, page by page."""

@@ -8,6 +8,7 @@ import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Annotated, Literal, Self, TypeVar
 
@@ -28,6 +29,8 @@ _PATIENCE = 5.0
 """Seconds to try again while other processes write; each write takes a fraction of a millisecond."""
 _SETTLING = 1.0
 """Seconds from the beginning of a count to its listing: uploads whose room was reserved before the beginning are in the store then."""
+_AT_WORK = timedelta(minutes=10)
+"""After the last byte of an upload of unknown length; until then a request may go on that has reserved more than is stored."""
 _BATCH = 100
 """Uploads that are counted in one go; a millisecond or two."""
 _REPORT = 5.0
@@ -132,16 +135,18 @@ class SpaceLimiter(plugin.Limiter):
     async def recount(self, uploads: AsyncIterator[UploadInfo]) -> None:
         number = await self._do(self._ledger.begin)
         await asyncio.sleep(_SETTLING)
-        batch: list[tuple[str, str, int]] = []
+        batches: dict[bool, list[tuple[str, str, int]]] = {True: [], False: []}
         count = 0
         async for info in uploads:
-            batch.append((info.id, self._key(info), info.room))
+            growing = info.length is None and datetime.now(UTC) - info.modified < _AT_WORK
+            batches[growing].append((info.id, self._key(info), info.room))
             count += 1
-            if len(batch) == _BATCH:
-                await self._do(partial(self._ledger.found, number, batch))
-                batch = []
+            if len(batches[growing]) == _BATCH:
+                await self._do(partial(self._ledger.found, number, batches[growing], growing=growing))
+                batches[growing] = []
                 await asyncio.sleep(0)
-        await self._do(partial(self._ledger.found, number, batch))
+        for growing, batch in batches.items():
+            await self._do(partial(self._ledger.found, number, batch, growing=growing))
         await self._do(partial(self._ledger.end, number))
         after: str | None = ""
         while after is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import assert_never
 
 from ..errors import QuotaExceeded, TooManyRequests
@@ -81,12 +82,12 @@ class Engine:
         """Begin the work that no request causes, in worker `number` of this host. Called once, before the first request. Raises
         `StartError`."""
         if number == 0 and (limiters := counting(self._context)):
-            self._context.background.begin(keep_counting(self._context, limiters), "counting the uploads")
+            self._context.background.begin(partial(keep_counting, self._context, limiters), "counting the uploads")
         if (sweeper := sweeper_of(self._context)) is not None:
-            self._context.background.begin(sweeper.run(), "the sweeper")
+            self._context.background.begin(sweeper.run, "the sweeper")
         for deliverer in deliverers_of(self._context):
             await deliverer.open()
-            self._context.background.begin(deliverer.run(), "an outbox")
+            self._context.background.begin(deliverer.run, "an outbox")
 
     def sweeper(self) -> Sweeper:
         """For one sweep from the command line."""

@@ -89,12 +89,11 @@ class Announcer:
 
     async def withdraw(self, upload: UploadInfo, kind: type[HookEvent]) -> None:
         """What was kept of an upload will not happen. Raises `HookError`."""
-        for keeper in self.keepers:
-            if kind in keeper.subscriber.kept:
-                try:
-                    await in_thread(partial(keeper.outbox.withdraw, upload, kind))
-                except OSError as error:
-                    raise HookError(f"the outbox {keeper.outbox.folder} cannot be changed: {error.strerror}") from error
+        for keeper in self.keepers:  # also of those that keep no such events now: an earlier configuration may have
+            try:
+                await in_thread(partial(keeper.outbox.withdraw, upload, kind))
+            except OSError as error:
+                raise HookError(f"the outbox {keeper.outbox.folder} cannot be changed: {error.strerror}") from error
 
     async def deliver(self, keeper: Keeper, event: HookEvent) -> None:
         """Tell a dispatcher of what was kept for it. Raises `HookError`."""

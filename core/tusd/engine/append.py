@@ -60,6 +60,5 @@ async def _declare(context: Context, upload: Upload, length: int) -> None:
     try:
         await context.timed("save", upload.save(replace(upload.info, length=length)))
     except BaseException:
-        if upload.info.length is None:
-            await context.settle(upload.info, upload.info.offset)
+        await context.settle_anew(upload.info, upload.info.room)
         raise

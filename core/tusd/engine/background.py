@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -14,6 +14,9 @@ from ..model import UploadId
 Result = TypeVar("Result")
 
 logger = logging.getLogger("tusd.engine")
+
+_REST = 10.0
+"""Seconds from the failure of a duty to its new beginning."""
 
 
 class Bells:
@@ -61,9 +64,9 @@ class Background:
         task.add_done_callback(self._ended)
         return task
 
-    def begin(self, duty: Coroutine[None, None, None], what: str) -> None:
-        """Run what goes on for as long as the server serves. It is cancelled by `close`."""
-        task = asyncio.create_task(duty, name=what)
+    def begin(self, duty: Callable[[], Coroutine[None, None, None]], what: str) -> None:
+        """Run what goes on for as long as the server serves: one that fails begins again. It is cancelled by `close`."""
+        task = asyncio.create_task(_going_on(duty, what), name=what)
         self._duties.add(task)
         task.add_done_callback(self._ended)
 
@@ -89,3 +92,12 @@ class Background:
             logger.error(
                 "%s failed: %s", task.get_name(), error, exc_info=None if expected else error, extra={"upload": upload_id}
             )
+
+
+async def _going_on(duty: Callable[[], Coroutine[None, None, None]], what: str) -> None:
+    while True:
+        try:
+            return await duty()
+        except Exception:
+            logger.exception("%s failed; it begins again in %.0f s", what, _REST)
+        await asyncio.sleep(_REST)

@@ -116,7 +116,7 @@ async def remove(context: Context, upload: Upload, head: Head, reason: Reason | 
     if Terminable not in context.store.capabilities:
         raise InternalError("the store cannot remove uploads")
     info = upload.info
-    if info.state is not State.COMPLETE and context.announcer.keeps(PostFinish):
+    if info.state is not State.COMPLETE:
         await context.announcer.withdraw(info, PostFinish)
     event: HookEvent | None = None
     if reason is not None and context.announcer.wants(PostExpire):
@@ -129,10 +129,10 @@ async def remove(context: Context, upload: Upload, head: Head, reason: Reason | 
     except BaseException:
         await context.settle_anew(info, info.room)
         raise
-    await context.settle(info, 0)
     if reason is None:
         context.metrics.add(UPLOADS_TERMINATED)
     else:
         context.metrics.add(UPLOADS_EXPIRED, labels=(reason,))
     if event is not None:
         context.announcer.tell(event, context.background, kept=kept)
+    await context.settle(info, 0)  # last: it is gone, though a limiter fails

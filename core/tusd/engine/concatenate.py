@@ -1,7 +1,7 @@
 """A final upload: created at once, filled in the background when its parts are complete.
 
-The parts of a final upload may still be in flight (concatenation-unfinished). Who fills it is the process that created it, or
-the one that was asked for it last; the upload's lock decides when there are two. A part that completes in the same process
+The parts of a final upload may still be in flight (concatenation-unfinished). Who fills it is the process that created it, the
+one that was asked for it last, or the sweeper; the upload's lock decides when there are two. A part that completes in the same process
 wakes the filling at once, one that completes elsewhere is seen at the next look.
 """
 
@@ -67,6 +67,14 @@ def fill(context: Context, upload_id: UploadId, concat: Final, head: Head) -> as
         context.filling[upload_id] = task
         task.add_done_callback(lambda _: context.filling.pop(upload_id, None))
     return task
+
+
+async def can_be_filled(context: Context, concat: Final) -> bool:
+    """Whether no part is waited for any more: each is complete, or gone."""
+    for part in dict.fromkeys(concat.parts):
+        if await _state(context, part) not in (State.COMPLETE, None):
+            return False
+    return True
 
 
 async def _fill(context: Context, upload_id: UploadId, concat: Final, head: Head) -> HookResponse | None:

@@ -178,19 +178,18 @@ class Context:
             raise failure
 
     async def settle_anew(self, info: UploadInfo, otherwise: int) -> None:
-        """Tell every limiter how much the upload holds in truth, after something that may have failed half-way."""
-        if self.limiters:
-            await self.settle(info, await self.held(info.id, otherwise))
-
-    async def held(self, upload_id: UploadId, otherwise: int) -> int:
-        """The room that an upload takes: 0 if there is none; `otherwise` when the store does not tell."""
+        """Tell every limiter how much the upload of this id holds in truth, after something that may have failed half-way; `otherwise` when
+        the store does not tell."""
+        if not self.limiters:
+            return
         try:
-            info = await self.store.info(upload_id)
+            info = await self.store.info(info.id)  # it may be somebody else's
+            total = info.room
         except UploadNotFound:
-            return 0
+            total = 0
         except (TusError, OSError):
-            return otherwise
-        return info.room
+            total = otherwise
+        await self.settle(info, total)
 
     def pacing(self, allowances: Sequence[Allowance]) -> list[Allowance]:
         """Those of a request's allowances, one for each limiter, that make bytes wait."""

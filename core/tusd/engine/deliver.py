@@ -34,6 +34,8 @@ _REST = 20.0
 _SOON = 1.0
 _LONGEST = 600.0
 """Seconds between two tries, at the most."""
+_DOUBLED = 20
+"""How often the pause is doubled, at the most: long after it is the longest, and before it is no number any more."""
 
 
 @dataclass(slots=True)
@@ -114,10 +116,8 @@ class Deliverer:
             task.add_done_callback(partial(self._ended, name))
         return earliest
 
-    def _ended(self, name: str, task: asyncio.Task[None]) -> None:
+    def _ended(self, name: str, _: asyncio.Task[None]) -> None:
         del self.running[name]
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("an outbox failed: %s", error, exc_info=error)
         with suppress(OSError):
             self.outbox.ring()
 
@@ -125,8 +125,9 @@ class Deliverer:
         """Deliver what is due of one upload; rest for a while when that is impossible."""
         try:
             await self._deliver_due([kept for kept in await in_thread(partial(self.outbox.events, name)) if not kept.parked])
-        except (TusError, OSError) as error:
-            logger.warning("%s: an outbox rests: %s", self.label, error)
+        except Exception as error:
+            expected = isinstance(error, (TusError, OSError))
+            logger.warning("%s: an outbox rests: %s", self.label, error, exc_info=None if expected else error)
             await asyncio.sleep(_PAUSE)
 
     async def _deliver_due(self, waiting: list[Kept]) -> None:
@@ -140,7 +141,9 @@ class Deliverer:
                 await in_thread(partial(self.outbox.park, kept, kept.error))
             elif not _is_true(kept.event, upload):
                 await in_thread(partial(self.outbox.later, kept, _pause(kept)))
-            elif kept.due > time.time() or not await self._delivered(kept, kept.event):
+            elif kept.due > time.time():
+                return
+            elif await in_thread(kept.path.exists) and not await self._delivered(kept, kept.event):  # not withdrawn since
                 return
 
     async def _upload(self, waiting: list[Kept]) -> UploadInfo | None:
@@ -161,7 +164,8 @@ class Deliverer:
                 logger.error("the hook %s failed for good, its event is parked: %s", event.name, error, extra=extra)
                 await in_thread(partial(self.outbox.park, kept, str(error)))
                 return True
-            pause = max(min(_LONGEST, _SOON * 2**kept.tries) * random.uniform(0.5, 1), error.retry_after or 0)
+            pause = min(_LONGEST, _SOON * 2 ** min(kept.tries, _DOUBLED)) * random.uniform(0.5, 1)
+            pause = max(pause, error.retry_after or 0)
             logger.warning("the hook %s failed, the next try is in %.1f s: %s", event.name, pause, error, extra=extra)
             await in_thread(partial(self.outbox.failed, kept, str(error), pause))
             return False

@@ -47,13 +47,15 @@ async def _reserve(context: Context, info: UploadInfo, total: int, before: int) 
 
 
 async def _made_room(context: Context, info: UploadInfo, eviction: Eviction, missing: int) -> bool:
-    """Remove other uploads until `missing` bytes are free; whether any has gone. If not even all that may go would do, none goes."""
+    """Remove other uploads until `missing` bytes are free; whether to ask again. If not even all that may go would do, none goes."""
     spared = {info.id, *(info.concat.parts if isinstance(info.concat, Final) else ())}
     now = asyncio.get_running_loop().time()
     ranking = context.rankings.get(eviction)
     # A part goes only by a new listing: a final upload that needs it may have been created since an older one.
     going = [] if ranking is None else [one for one in _others(ranking, spared) if not isinstance(one.concat, Partial)]
+    listed = False
     if ranking is None or (now >= ranking.rests_until and (now >= ranking.until or _room(going) < missing)):
+        listed = True
         ranking = context.rankings[eviction] = await ranked(cast(Listable, context.store).uploads(), eviction)
         going = _others(ranking, spared)
         if _room(going) < missing:
@@ -67,7 +69,7 @@ async def _made_room(context: Context, info: UploadInfo, eviction: Eviction, mis
         del ranking.uploads[upload.id]
         gone = await removed(context, upload.id, "evicted", partial(may_go, eviction=eviction), patience=_PATIENCE)
         freed += gone or 0
-    return freed > 0
+    return freed > 0 or not listed  # an older listing may name what others have removed since
 
 
 def _others(ranking: Ranking, spared: set[UploadId]) -> list[UploadInfo]:

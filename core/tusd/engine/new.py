@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
+from typing import cast
 
 from ..errors import HookError, UploadExists, UploadNotFound, UploadRejected
 from ..hooks import HookResponse, PostCreate, PreCreate
@@ -13,7 +15,7 @@ from ..locking import Lease
 from ..model import UploadId, UploadInfo
 from ..protocol.messages import BodyPlan
 from ..protocol.rules import check_body, check_length
-from ..storage import Upload
+from ..storage import Terminable, Upload
 from .announce import changed
 from .context import Context, Exchange, bind
 from .evict import reserve
@@ -59,10 +61,23 @@ async def _taken(context: Context, upload_id: UploadId) -> bool:
 
 
 async def created(context: Context, exchange: Exchange, info: UploadInfo, lease: Lease | None) -> Upload:
-    """The upload in the store."""
+    """The upload in the store. Raises `HookError` when post-create cannot be kept, and then there is none, if the store can remove it."""
     upload = await context.timed("create", context.store.create(info, lease))
-    context.metrics.add(UPLOADS_CREATED)
     if context.announcer.wants(PostCreate):
         event = PostCreate(upload=upload.info, head=exchange.head)
-        context.announcer.tell(event, context.background, kept=await context.announcer.keep(event))
+        try:
+            kept = await context.announcer.keep(event)
+        except HookError:
+            await _undo(context, upload)
+            raise
+        context.announcer.tell(event, context.background, kept=kept)
+    context.metrics.add(UPLOADS_CREATED)
     return upload
+
+
+async def _undo(context: Context, upload: Upload) -> None:
+    """Take back a creation that no answer will tell of: nobody could remove it, and its room would be taken."""
+    if Terminable in context.store.capabilities:
+        with suppress(HookError):  # one could not keep it, which is being raised
+            await context.announcer.withdraw(upload.info, PostCreate)
+        await context.timed("terminate", cast(Terminable, upload).terminate())

@@ -23,6 +23,7 @@ from ..model import UploadInfo
 from ..protocol import digests
 from ..protocol.messages import Append, BodyPlan, Create, Progress
 from ..storage import Terminable, Upload
+from .announce import Receipt
 from .body import AppendBody
 from .complete import complete, remove
 from .context import Context, Exchange
@@ -135,12 +136,12 @@ async def _failed(context: Context, exchange: Exchange, info: UploadInfo, error:
     if context.announcer.wants(PostFail):
         message = error.message if isinstance(error, InternalError) else str(error)
         event = PostFail(upload=info, head=exchange.head, code=error.code, message=message)
+        kept: Sequence[Receipt] = ()
         try:
             kept = await context.announcer.keep(event)
         except HookError as failure:  # it must not take the place of what it tells
             logger.error("%s", failure, extra={"upload": info.id})
-        else:
-            context.announcer.tell(event, context.background, kept=kept)
+        context.announcer.tell(event, context.background, kept=kept)
 
 
 async def _reserving(context: Context, upload: Upload, plan: BodyPlan) -> Callable[[int], Awaitable[None]] | None:

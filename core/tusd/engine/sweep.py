@@ -14,8 +14,8 @@ from ..hooks import NO_REQUEST, Reason
 from ..model import Final, Partial, State, UploadId, UploadInfo, utcnow
 from ..protocol.rules import expiry
 from ..storage import Listable, Terminable
-from .complete import complete_again
-from .concatenate import fill
+from .complete import all_sent, complete_again
+from .concatenate import can_be_filled, fill
 from .context import Context
 from .removal import removed
 
@@ -90,6 +90,7 @@ class Sweeper:
         parts: dict[UploadId, UploadInfo] = {}
         used: set[UploadId] = set()
         needed: set[UploadId] = set()
+        unfinished: set[UploadId] = set()
         async for info in cast(Listable, self.context.store).uploads():
             if self._is_over(info):
                 yield Doomed(info, "expired")
@@ -98,8 +99,11 @@ class Sweeper:
                 (used if info.state is State.COMPLETE else needed).update(info.concat.parts)
             elif isinstance(info.concat, Partial) and info.state is State.COMPLETE and self.remove_parts:
                 parts[info.id] = info
-            if retry and info.state is State.FINISHING:
+            if retry and (all_sent(info) or (isinstance(info.concat, Final) and info.state is not State.COMPLETE)):
+                unfinished.add(info.id)
                 await self._finish(info)
+        if retry:
+            self.tries = {upload_id: tries for upload_id, tries in self.tries.items() if upload_id in unfinished}
         for part in (used - needed) & parts.keys() if self.remove_parts else ():
             yield Doomed(parts[part], "concatenated")
 
@@ -123,19 +127,18 @@ class Sweeper:
             return
         tries.pause = min(_LONGEST, tries.pause * 2)
         tries.due = now + tries.pause
-        if isinstance(info.concat, Final):
-            fill(self.context, info.id, info.concat, NO_REQUEST)
-            return
         try:
+            if isinstance(info.concat, Final):
+                if all_sent(info) or await can_be_filled(self.context, info.concat):
+                    fill(self.context, info.id, info.concat, NO_REQUEST)
+                return
             async with self.context.lock(info.id, patience=_PATIENCE) as lease:
                 upload = await self.context.open(info.id, lease)
-                if upload.info.state is State.FINISHING:
+                if all_sent(upload.info):
                     await complete_again(self.context, upload, NO_REQUEST)
-                del self.tries[info.id]
         except (UploadLocked, TryLater):
             pass  # the next try is later
         except (TusError, OSError) as error:
-            self.tries.pop(info.id, None)
             logger.info("an upload is not finished: %s", error, extra={"upload": info.id})
 
 
