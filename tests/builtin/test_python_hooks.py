@@ -89,6 +89,35 @@ async def test_its_own_time_out_is_not_ours() -> None:
         await one.dispatch(EVENT)
 
 
+@pytest.mark.parametrize("raised", [SystemExit(1), StopIteration(), asyncio.CancelledError()])
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_what_python_itself_raises_has_failed_at_once(raised: BaseException, is_async: bool) -> None:
+    """It neither ends the event loop, nor passes for a cancellation of the request, nor is waited for in vain."""
+
+    def sync(event: HookEvent) -> None:
+        raise raised
+
+    async def coroutine(event: HookEvent) -> None:
+        raise raised
+
+    with calling(coroutine if is_async else sync) as one:
+        async with asyncio.timeout(5):
+            with pytest.raises((HookError, RuntimeError), match=r"sys\.exit|StopIteration|was cancelled"):
+                await one.dispatch(EVENT)
+
+
+async def test_a_cancellation_of_the_request_is_one() -> None:
+    async def slow(event: HookEvent) -> None:
+        await asyncio.sleep(60)
+
+    with calling(slow) as one:
+        task = asyncio.create_task(one.dispatch(EVENT))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+
 def test_it_gets_the_usual_events_unless_told_otherwise() -> None:
     with calling(lambda event: None) as usual, calling(lambda event: None, events=["pre-access"]) as chosen:
         assert usual.events == DEFAULT_EVENTS

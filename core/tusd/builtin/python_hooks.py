@@ -86,6 +86,13 @@ class PythonDispatcher(plugin.Dispatcher):
             if not limit.expired():
                 raise
             raise HookError(f"{self._options.function} took longer than {self._options.timeout:g} s") from None
+        except SystemExit as error:  # it would end the event loop, and the server with it
+            raise HookError(f"{self._options.function} called sys.exit, which is not for hooks: return, or raise") from error
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise HookError(f"{self._options.function} waited for what was cancelled") from error
         if answer is None or isinstance(answer, HookResponse):
             return answer
         return plugin.answer_from_json(answer)
@@ -93,5 +100,11 @@ class PythonDispatcher(plugin.Dispatcher):
     async def _call(self, event: HookEvent) -> object:
         if inspect.iscoroutinefunction(self._function):
             return await self._function(event)
-        answer = await asyncio.get_running_loop().run_in_executor(self._threads, self._function, event)
+        answer = await asyncio.get_running_loop().run_in_executor(self._threads, self._called, event)
         return await answer if inspect.isawaitable(answer) else answer
+
+    def _called(self, event: HookEvent) -> object:
+        try:
+            return self._function(event)
+        except StopIteration as error:  # no future takes one: whoever waits would wait for ever
+            raise RuntimeError("a hook raised StopIteration") from error
