@@ -101,8 +101,8 @@ class FileDispatcher(plugin.Dispatcher):
         except OSError as error:
             raise HookError(f"{path} cannot be run: {error.strerror}") from error
         try:
-            async with asyncio.timeout(self._options.timeout), _reading(process) as stdout:
-                out = await self._output(stdout, path)
+            async with asyncio.timeout(self._options.timeout):
+                out = await self._output(process, path)
                 return await _status(process), out
         except BaseException as error:
             await _end(process)
@@ -110,12 +110,18 @@ class FileDispatcher(plugin.Dispatcher):
                 raise HookError(f"{path} ran longer than {self._options.timeout:g} s and was killed") from None
             raise
 
-    async def _output(self, stdout: asyncio.StreamReader, path: Path) -> bytes:
+    async def _output(self, process: Process, path: Path) -> bytes:
+        assert process.stdout is not None
         out = bytearray()
-        while piece := await stdout.read(_READ):
-            out += piece
-            if len(out) > self._options.size_limit:
-                raise HookError(f"{path} wrote more than {self._options.size_limit} bytes to stdout and was killed")
+        with process.stdout as stdout:
+            os.set_blocking(stdout.fileno(), False)
+            while (piece := stdout.read(_READ)) != b"":
+                if piece is None:
+                    await _readable(stdout.fileno())
+                    continue
+                out += piece
+                if len(out) > self._options.size_limit:
+                    raise HookError(f"{path} wrote more than {self._options.size_limit} bytes to stdout and was killed")
         return bytes(out)
 
 
@@ -138,17 +144,15 @@ def _started(path: Path, stdin: IO[bytes], environment: dict[str, str]) -> Proce
     return Popen([path], bufsize=0, stdin=stdin, stdout=PIPE, cwd=path.parent, env=environment, start_new_session=True)
 
 
-@asynccontextmanager
-async def _reading(process: Process) -> AsyncIterator[asyncio.StreamReader]:
-    """What it writes to stdout."""
-    reader = asyncio.StreamReader()
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), process.stdout
-    )
+async def _readable(fd: int) -> None:
+    """Wait until there is something to read, or the end."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(fd, ready.set)
     try:
-        yield reader
+        await ready.wait()
     finally:
-        transport.close()
+        loop.remove_reader(fd)
 
 
 async def _status(process: Process) -> int:
