@@ -277,6 +277,9 @@ def test_a_closed_stderr_and_stdout_disturb_nobody(tmp_path: Path) -> None:
 def _serves(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(5)
-        client.connect(str(path))
+        try:
+            client.connect(str(path))
+        except ConnectionRefusedError:  # it is bound, and listens in a moment
+            return False
         client.sendall(b"OPTIONS /files/ HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
         return answer(client).startswith(b"HTTP/1.1 20")
