@@ -371,6 +371,7 @@ def test_a_file_that_cannot_be_used(tmp_path: Path, text: str | bytes, expected:
         ("server: {public_url: up.example.com}", "1:10 server.public_url: not the base of URLs; write https://"),
         ("server: {public_url: 'https://a/?b'}", "1:10 server.public_url: not the base of URLs; write https://"),
         ("server: {public_url: 'https://me:pw@a/'}", "1:10 server.public_url: not the base of URLs; write https://"),
+        ("server: {public_url: 'https://ü.example/'}", "1:10 server.public_url: not the base of URLs; write https://"),
         ("server: {public_url: 'https://a:b/'}", "1:10 server.public_url: not the base of URLs; write https://"),
         ("server: {trusted_proxies: [10.0.0.0/8, proxy]}", "1:40 server.trusted_proxies[1]: not a network; write 10.0.0.0/8"),
         ("server: {allowed_hosts: ['https://a']}", "1:26 server.allowed_hosts[0]: not a host; write up.example.com"),

@@ -58,7 +58,7 @@ def _public_url(text: str) -> str:
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc and (parts.port or 1) > 0
     except ValueError:
         valid = False
-    if not valid or parts.query or parts.fragment or re.search(r"[\s?#]", text):
+    if not valid or parts.query or parts.fragment or not re.fullmatch(r"[!-~]+", text) or re.search("[?#]", text):
         raise ValueError("not the base of URLs; write https://up.example.com/files/")
     return text.rstrip("/") + "/"
 

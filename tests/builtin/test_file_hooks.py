@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
+import os
 import re
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
-from typing import Any
 
 import pytest
+import uvloop
 from multidict import CIMultiDict
 
 from tusd.builtin.file_hooks import FileDispatcher, FileHooks, executables
@@ -196,23 +199,41 @@ async def test_a_cancelled_event_leaves_no_process(tmp_path: Path) -> None:
     await none_alive(tmp_path)
 
 
-async def test_one_that_is_cancelled_while_it_starts_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    start, begun = asyncio.create_subprocess_exec, asyncio.Event()
+LOOPS = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 
-    async def slowly(*args: Any, **kwargs: Any) -> Any:
-        process = await start(*args, **kwargs)
-        begun.set()
-        await asyncio.sleep(0.2)
-        return process
 
-    monkeypatch.setattr(asyncio, "create_subprocess_exec", slowly)
+@LOOPS
+def test_one_that_is_cancelled_at_whatever_moment_leaves_nothing(
+    tmp_path: Path, loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
     script(tmp_path, "pre-create", "echo $$ > pid; sleep 60 & wait")
-    task = asyncio.create_task(dispatcher(tmp_path).dispatch(event()))
-    await begun.wait()
-    task.cancel()
-    await asyncio.wait([task])
-    assert task.cancelled()
-    await none_alive(tmp_path)
+
+    async def cancelled(steps: int) -> None:
+        task = asyncio.create_task(dispatcher(tmp_path).dispatch(event()))
+        for _ in range(steps):
+            await asyncio.sleep(0.001 * max(0, steps - 5))
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(cancelled(8))  # makes the loop's own threads and descriptors
+        before = children(), len(os.listdir("/proc/self/fd"))
+        for steps in range(10):
+            runner.run(cancelled(steps))
+        gc.collect()  # what is closed only now is an error
+        assert (children(), len(os.listdir("/proc/self/fd"))) == before
+
+
+def children() -> list[str]:
+    """The processes that this one has started, zombies too."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            name, _, rest = stat.read_text().rpartition(") ")
+            if int(rest.split()[1]) == os.getpid():
+                found.append(name)
+    return found
 
 
 async def test_so_many_run_at_once_and_no_more(tmp_path: Path) -> None:
@@ -224,6 +245,48 @@ async def test_so_many_run_at_once_and_no_more(tmp_path: Path) -> None:
         running += 1 if line == "b" else -1
         most = max(most, running)
     assert (running, most) == (0, 2)
+
+
+async def test_what_is_told_does_not_hold_up_what_is_asked(tmp_path: Path) -> None:
+    script(tmp_path, "post-finish", "touch runs; sleep 60")
+    script(tmp_path, "pre-create", "echo '{\"RejectUpload\": true}'")
+    hooks = dispatcher(tmp_path, concurrency=1)
+    told = asyncio.create_task(hooks.dispatch(event(PostFinish)))
+    async with asyncio.timeout(5):
+        while not (tmp_path / "runs").exists():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert await hooks.dispatch(event()) == HookResponse(reject=True)
+    told.cancel()
+    await asyncio.wait([told])
+
+
+@LOOPS
+def test_what_it_leaves_running_goes_on_and_is_not_waited_for(
+    tmp_path: Path, loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    """It has nothing of the server's, and nothing of the hook's output, on either event loop."""
+    script(
+        tmp_path,
+        "post-finish",
+        "ls -l /proc/self/fd > fds; (until test -e go; do sleep 0.02; done; touch done) > /dev/null 2>&1 < /dev/null &",
+    )
+    inherited = os.open(tmp_path, os.O_RDONLY)
+    os.set_inheritable(inherited, True)  # as what systemd or a library may have left
+
+    async def dispatched() -> None:
+        async with asyncio.timeout(20):
+            assert await dispatcher(tmp_path, timeout=5).dispatch(event(PostFinish)) is None
+            (tmp_path / "go").touch()
+            while not (tmp_path / "done").exists():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    try:
+        with asyncio.Runner(loop_factory=loop) as runner:
+            runner.run(dispatched())
+    finally:
+        os.close(inherited)
+    told = [line.partition(":")[2].split()[1] for line in (tmp_path / "fds").read_text().splitlines()[1:]]
+    assert told == ["0", "1", "2", "3"]  # the last is the folder that ls reads
 
 
 async def test_it_wants_what_is_there(tmp_path: Path) -> None:
@@ -275,6 +338,17 @@ def test_the_hook_of_the_page_in_a_server(tmp_path: Path, tusd_server: Start, lo
         time.sleep(0.02)
     assert json.loads(told.read_text())["Event"]["Upload"]["Offset"] == 5
     assert server.stop() == 0
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_a_hook_heeds_signals_that_the_workers_do_not(tmp_path: Path, tusd_server: Start, loop: str) -> None:
+    script(tmp_path / "hooks", "pre-create", "sed -n 's/SigIgn:\\t*//p' /proc/self/status > ignored")
+    server = tusd_server(
+        {"server": {"loop": loop, "workers": 2}, "hooks": [{"use": "file", "directory": str(tmp_path / "hooks")}]}
+    )
+    assert ask(server, "POST", "/files/", b"hello", Upload_Length="5")[0].status == 201
+    ignored = int((tmp_path / "hooks" / "ignored").read_text(), 16)
+    assert [one for one in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE) if ignored >> (one - 1) & 1] == []
 
 
 def test_pre_finish_is_honest(tmp_path: Path, tusd_server: Start) -> None:

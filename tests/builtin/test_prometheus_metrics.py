@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import logging
 import re
 import subprocess
@@ -168,3 +170,24 @@ def test_nothing_but_four_names_of_go_displeases_promtool(figures: SharedFigures
     said = sorted((done.stdout + done.stderr).splitlines())
     names = ("tusd_bytes_received", "tusd_uploads_created", "tusd_uploads_finished", "tusd_uploads_terminated")
     assert said == [f'{name} counter metrics should have "_total" suffix' for name in names]
+
+
+async def test_many_who_scrape_take_one_thread(tmp_path: Path, figures: SharedFigures) -> None:
+    """Uploads need threads, too, and the lock of the folder may not be to be had for seconds."""
+    prometheus, routes = PrometheusMetrics(PrometheusMetrics.Options()), plugin.Routes("/files/")
+    worker = plugin.Worker("metrics:prometheus", logging.getLogger(), figures, tmp_path / "shared")
+    async with prometheus.open_metrics(worker) as metrics:
+        prometheus.add_routes(worker, routes)
+        (page,) = routes.admin.values()
+        metrics.add(Metric("tusd_m", "counter", ""))
+        with open(worker.directory / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            scrapes = [asyncio.ensure_future(page(plugin.NO_REQUEST)) for _ in range(100)]
+            scrapes[0].cancel()  # its client has gone
+            await asyncio.sleep(0.05)
+            async with asyncio.timeout(2):
+                await plugin.in_thread(lambda: None)
+        answers = await asyncio.gather(*scrapes[1:])
+        assert all(answer.status == 200 and b"\ntusd_m 1\n" in answer.body for answer in answers)
+        metrics.add(Metric("tusd_m", "counter", ""))
+        assert b"\ntusd_m 2\n" in (await page(plugin.NO_REQUEST)).body

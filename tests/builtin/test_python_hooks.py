@@ -19,7 +19,7 @@ from multidict import CIMultiDict
 from pydantic import ValidationError
 
 from tusd.builtin.python_hooks import PythonDispatcher, PythonHooks, imported
-from tusd.hooks import DEFAULT_EVENTS, Changes, HookEvent, HookResponse, PreAccess, PreCreate
+from tusd.hooks import DEFAULT_EVENTS, Changes, HookEvent, HookResponse, PostFinish, PreAccess, PreCreate
 from tusd.model import Metadata, UploadId, UploadInfo
 from tusd.plugin import HookError
 from tusd.protocol.messages import Head
@@ -30,11 +30,11 @@ EVENT = PreCreate(upload=UploadInfo(id=UploadId("abc"), length=5), head=Head("PO
 
 @contextmanager
 def calling(function: Callable[[HookEvent], Any], **options: object) -> Iterator[PythonDispatcher]:
-    from concurrent.futures import ThreadPoolExecutor
-
-    chosen = PythonHooks.Options(**options)  # type: ignore[arg-type]
-    with ThreadPoolExecutor(chosen.threads) as threads:
-        yield PythonDispatcher(function, chosen, threads)
+    one = PythonDispatcher(function, PythonHooks.Options(**options))  # type: ignore[arg-type]
+    try:
+        yield one
+    finally:
+        one.close()
 
 
 async def test_a_function_runs_in_a_thread_and_a_coroutine_in_the_loop() -> None:
@@ -87,6 +87,54 @@ async def test_its_own_time_out_is_not_ours() -> None:
 
     with calling(own) as one, pytest.raises(TimeoutError, match="of its own"):
         await one.dispatch(EVENT)
+
+
+@pytest.mark.parametrize("raised", [SystemExit(1), StopIteration(), asyncio.CancelledError()])
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_what_python_itself_raises_has_failed_at_once(raised: BaseException, is_async: bool) -> None:
+    """It neither ends the event loop, nor passes for a cancellation of the request, nor is waited for in vain."""
+
+    def sync(event: HookEvent) -> None:
+        raise raised
+
+    async def coroutine(event: HookEvent) -> None:
+        raise raised
+
+    with calling(coroutine if is_async else sync) as one:
+        async with asyncio.timeout(5):
+            with pytest.raises((HookError, RuntimeError), match=r"sys\.exit|StopIteration|was cancelled"):
+                await one.dispatch(EVENT)
+
+
+async def test_a_cancellation_of_the_request_is_one() -> None:
+    async def slow(event: HookEvent) -> None:
+        await asyncio.sleep(60)
+
+    with calling(slow) as one:
+        task = asyncio.create_task(one.dispatch(EVENT))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+
+async def test_what_is_told_does_not_hold_up_what_is_asked() -> None:
+    ended = threading.Event()
+
+    def hook(event: HookEvent) -> HookResponse | None:
+        if isinstance(event, PostFinish):
+            ended.wait(30)
+        return HookResponse(reject=True)
+
+    with calling(hook, threads=1) as one:
+        told = asyncio.create_task(one.dispatch(PostFinish(upload=EVENT.upload, head=EVENT.head)))
+        await asyncio.sleep(0.01)
+        try:
+            async with asyncio.timeout(5):
+                assert await one.dispatch(EVENT) == HookResponse(reject=True)
+        finally:
+            ended.set()
+            await told
 
 
 def test_it_gets_the_usual_events_unless_told_otherwise() -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -148,6 +149,20 @@ def test_a_plugin_that_does_not_close_holds_nobody_up(tmp_path: Path, workers: i
         assert "a plugin did not close in time" in server.log
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_thread_that_never_ends_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    (tmp_path / "hanging.py").write_text("import time\n\ndef hook(event):\n    time.sleep(3600)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    hooks = "[{use: python, function: 'hanging:hook', events: [post-finish], timeout: 100ms}]"
+    with serving(tmp_path, config(workers, "shutdown_timeout: 0", hooks=hooks)) as server:
+        server.create(0)
+        until(lambda: "took longer than 0.1 s" in server.log)
+        began = time.monotonic()
+        server.stop()
+        assert time.monotonic() - began < 10
+        assert server.log.count("INFO stopped") == workers
+
+
 def test_a_stop_while_plugins_open_ends_the_start(tmp_path: Path) -> None:
     text = (tmp_path / "slow.py").read_text()
     (tmp_path / "slow.py").write_text(
@@ -262,6 +277,9 @@ def test_a_closed_stderr_and_stdout_disturb_nobody(tmp_path: Path) -> None:
 def _serves(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(5)
-        client.connect(str(path))
+        try:
+            client.connect(str(path))
+        except ConnectionRefusedError:  # it is bound, and listens in a moment
+            return False
         client.sendall(b"OPTIONS /files/ HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
         return answer(client).startswith(b"HTTP/1.1 20")

@@ -13,10 +13,10 @@ import errno
 import os
 import signal
 import tempfile
-from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import IO, Annotated
 
 from pydantic import Field
@@ -27,6 +27,7 @@ from tusd.plugin import HookError, HookEvent, HookResponse
 _MOST_SHOWN = 200
 """Characters of a failed hook's output that the log gets."""
 _READ = 64 << 10
+Process = Popen[bytes]
 
 
 class FileHooks:
@@ -42,7 +43,7 @@ class FileHooks:
         timeout: Annotated[plugin.Duration, Field(gt=0)] = 30
         """How long one may run before it is killed, with all that it has started, and has failed."""
         concurrency: Annotated[int, Field(ge=1)] = 16
-        """How many run at once in one worker; further events wait."""
+        """How many that ask (pre-), and how many that tell (post-), run at once in one worker; further events wait."""
         size_limit: plugin.Size = 1 << 20
         """The most that one may write to stdout."""
 
@@ -77,10 +78,12 @@ class FileDispatcher(plugin.Dispatcher):
         self.events = frozenset(event for event in plugin.EVENTS if event.name in found)
         self._found = found
         self._options = options
-        self._slots = asyncio.Semaphore(options.concurrency)
+        # What is told never takes the places of what clients wait for.
+        self._asking = asyncio.Semaphore(options.concurrency)
+        self._telling = asyncio.Semaphore(options.concurrency)
 
     async def dispatch(self, event: HookEvent) -> HookResponse | None:
-        async with self._slots:
+        async with self._asking if event.name.startswith("pre-") else self._telling:
             status, out = await self._run(self._found[event.name], event)
         if status != 0:
             said = out[:_MOST_SHOWN].decode("utf-8", "replace").strip()
@@ -94,13 +97,13 @@ class FileDispatcher(plugin.Dispatcher):
             environment["TUS_ID"] = ""
         try:
             with _as_file(plugin.encode_event(event)) as stdin:
-                process = await _started(path, stdin, environment)
+                process = _started(path, stdin, environment)
         except OSError as error:
             raise HookError(f"{path} cannot be run: {error.strerror}") from error
         try:
             async with asyncio.timeout(self._options.timeout):
                 out = await self._output(process, path)
-                return await process.wait(), out
+                return await _status(process), out
         except BaseException as error:
             await _end(process)
             if isinstance(error, TimeoutError):
@@ -110,10 +113,15 @@ class FileDispatcher(plugin.Dispatcher):
     async def _output(self, process: Process, path: Path) -> bytes:
         assert process.stdout is not None
         out = bytearray()
-        while piece := await process.stdout.read(_READ):
-            out += piece
-            if len(out) > self._options.size_limit:
-                raise HookError(f"{path} wrote more than {self._options.size_limit} bytes to stdout and was killed")
+        with process.stdout as stdout:
+            os.set_blocking(stdout.fileno(), False)
+            while (piece := stdout.read(_READ)) != b"":
+                if piece is None:
+                    await _readable(stdout.fileno())
+                    continue
+                out += piece
+                if len(out) > self._options.size_limit:
+                    raise HookError(f"{path} wrote more than {self._options.size_limit} bytes to stdout and was killed")
         return bytes(out)
 
 
@@ -130,24 +138,34 @@ def _as_file(text: bytes) -> IO[bytes]:
     return file
 
 
-async def _started(path: Path, stdin: IO[bytes], environment: dict[str, str]) -> Process:
-    """Run it, never half-way: asyncio would not end what a hook has started before the cancellation came. Raises `OSError`."""
-    starting = asyncio.ensure_future(
-        asyncio.create_subprocess_exec(path, stdin=stdin, stdout=PIPE, cwd=path.parent, env=environment, start_new_session=True)
-    )
+def _started(path: Path, stdin: IO[bytes], environment: dict[str, str]) -> Process:
+    """Run it. Not by the event loop: uvloop's lets a process inherit copies of its stdin and stdout, so that what a hook leaves running holds
+    its output open. Raises `OSError`."""
+    return Popen([path], bufsize=0, stdin=stdin, stdout=PIPE, cwd=path.parent, env=environment, start_new_session=True)
+
+
+async def _readable(fd: int) -> None:
+    """Wait until there is something to read, or the end."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(fd, ready.set)
     try:
-        return await asyncio.shield(starting)
-    except asyncio.CancelledError:
-        with suppress(OSError):
-            await _end(await starting)
-        raise
+        await ready.wait()
+    finally:
+        loop.remove_reader(fd)
+
+
+async def _status(process: Process) -> int:
+    """How it has ended. One that has closed its stdout ends in a moment, as a rule."""
+    pause = 0.0005
+    while (status := process.poll()) is None:
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, 0.05)
+    return status
 
 
 async def _end(process: Process) -> None:
     """Kill a hook and what it has started: they are a process group of their own."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    await process.wait()
-    transport = getattr(process, "_transport", None)  # asyncio leaves pipes open that a child of the hook has inherited
-    if transport is not None:
-        transport.close()
+    await plugin.in_thread(process.wait)

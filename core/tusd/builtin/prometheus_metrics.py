@@ -12,7 +12,6 @@ import platform
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
-from functools import partial
 from importlib.metadata import version
 from itertools import accumulate, chain
 from typing import Annotated
@@ -78,16 +77,30 @@ class PrometheusMetrics:
     @plugin.hookimpl
     def add_routes(self, worker: plugin.Worker, routes: plugin.Routes) -> None:
         """Answer at `path`."""
-        routes.get(self.options.path, partial(_answer, self._exporter, worker.logger), admin=True)
+        routes.get(self.options.path, _Page(self._exporter, worker.logger), admin=True)
 
 
-async def _answer(exporter: Exporter, logger: logging.Logger, head: plugin.Head) -> plugin.Response:
-    try:
-        text = await asyncio.to_thread(exporter.text)
-    except OSError as error:
-        logger.error("the figures of all workers cannot be read: %s", error)
-        return plugin.Response(503, [("Content-Type", "text/plain")], b"the figures cannot be read; the log says why\n")
-    return plugin.Response(200, [("Content-Type", CONTENT_TYPE)], text.encode(errors="replace"))
+class _Page:
+    """The answer to a scrape. Whoever asks while one is made waits for the same: scrapes never take more than one of the threads that
+    uploads need, too."""
+
+    def __init__(self, exporter: Exporter, logger: logging.Logger) -> None:
+        self._exporter = exporter
+        self._logger = logger
+        self._next: asyncio.Task[plugin.Response] | None = None
+
+    async def __call__(self, head: plugin.Head) -> plugin.Response:
+        if self._next is None or self._next.done():
+            self._next = asyncio.create_task(self._made())
+        return await asyncio.shield(self._next)
+
+    async def _made(self) -> plugin.Response:
+        try:
+            text = await asyncio.to_thread(self._exporter.text)
+        except OSError as error:
+            self._logger.error("the figures of all workers cannot be read: %s", error)
+            return plugin.Response(503, [("Content-Type", "text/plain")], b"the figures cannot be read; the log says why\n")
+        return plugin.Response(200, [("Content-Type", CONTENT_TYPE)], text.encode(errors="replace"))
 
 
 class Exporter:

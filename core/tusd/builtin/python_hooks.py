@@ -38,7 +38,7 @@ class PythonHooks:
         timeout: Annotated[plugin.Duration, Field(gt=0)] = 30
         """How long it may take before it has failed."""
         threads: Annotated[int, Field(ge=1)] = 8
-        """How many calls of a function that is not `async` run at once in one worker, each in a thread."""
+        """How many calls of a function that is not `async` that ask (pre-), and how many that tell (post-), run at once in one worker, each in a thread."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -47,11 +47,11 @@ class PythonHooks:
     @asynccontextmanager
     async def open_hooks(self) -> AsyncIterator[plugin.Dispatcher]:
         """Import the function. Raises `OSError` when there is none."""
-        threads = ThreadPoolExecutor(self.options.threads, "tusd-python-hooks")
+        dispatcher = PythonDispatcher(imported(self.options.function), self.options)
         try:
-            yield PythonDispatcher(imported(self.options.function), self.options, threads)
+            yield dispatcher
         finally:
-            threads.shutdown(wait=False, cancel_futures=True)
+            dispatcher.close()
 
 
 def imported(name: str) -> Function:
@@ -72,11 +72,18 @@ def imported(name: str) -> Function:
 class PythonDispatcher(plugin.Dispatcher):
     """Calls one function with every event."""
 
-    def __init__(self, function: Function, options: PythonHooks.Options, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, function: Function, options: PythonHooks.Options) -> None:
         self.events = options.wanted
         self._function = function
         self._options = options
-        self._threads = threads
+        # What is told never takes the places of what clients wait for.
+        self._asking = ThreadPoolExecutor(options.threads, "tusd-python-hooks-asking")
+        self._telling = ThreadPoolExecutor(options.threads, "tusd-python-hooks-telling")
+
+    def close(self) -> None:
+        """No event comes any more; what runs is not waited for."""
+        for threads in (self._asking, self._telling):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     async def dispatch(self, event: HookEvent) -> HookResponse | None:
         try:
@@ -86,6 +93,13 @@ class PythonDispatcher(plugin.Dispatcher):
             if not limit.expired():
                 raise
             raise HookError(f"{self._options.function} took longer than {self._options.timeout:g} s") from None
+        except SystemExit as error:  # it would end the event loop, and the server with it
+            raise HookError(f"{self._options.function} called sys.exit, which is not for hooks: return, or raise") from error
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise HookError(f"{self._options.function} waited for what was cancelled") from error
         if answer is None or isinstance(answer, HookResponse):
             return answer
         return plugin.answer_from_json(answer)
@@ -93,5 +107,12 @@ class PythonDispatcher(plugin.Dispatcher):
     async def _call(self, event: HookEvent) -> object:
         if inspect.iscoroutinefunction(self._function):
             return await self._function(event)
-        answer = await asyncio.get_running_loop().run_in_executor(self._threads, self._function, event)
+        threads = self._asking if event.name.startswith("pre-") else self._telling
+        answer = await asyncio.get_running_loop().run_in_executor(threads, self._called, event)
         return await answer if inspect.isawaitable(answer) else answer
+
+    def _called(self, event: HookEvent) -> object:
+        try:
+            return self._function(event)
+        except StopIteration as error:  # no future takes one: whoever waits would wait for ever
+            raise RuntimeError("a hook raised StopIteration") from error

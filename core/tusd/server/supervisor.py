@@ -320,8 +320,8 @@ class Supervisor:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            for number in (signal.SIGINT, signal.SIGHUP):
-                signal.signal(number, signal.SIG_IGN)  # a terminal sends them to all; the supervisor passes them on in its way
+            # SIGINT and SIGHUP, which a terminal sends to all, still do nothing: the supervisor passes them on in its way. They are not ignored,
+            # because what a worker starts would ignore them, too.
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEEDED)
             self._be_worker(generation, slot.number, theirs)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEEDED)

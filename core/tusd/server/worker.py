@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -49,8 +50,10 @@ def loop_factory(loop: Literal["auto", "uvloop", "asyncio"]) -> Callable[[], asy
 
 
 def end_without_what_hangs(seconds: float) -> None:
-    """End this process after so many seconds, whatever still runs."""
-    asyncio.get_running_loop().call_later(seconds, _give_up)
+    """End this process after so many seconds, whatever still runs: also when the event loop is stuck, or has ended and threads go on."""
+    timer = threading.Timer(seconds, _give_up)
+    timer.daemon = True
+    timer.start()
 
 
 async def _serve(plan: Plan, listeners: Sequence[Listener], number: int, supervisor: socket.socket) -> None:

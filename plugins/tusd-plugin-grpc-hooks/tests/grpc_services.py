@@ -69,14 +69,17 @@ Handler = Callable[[bytes, Context], Awaitable[bytes]]
 
 @asynccontextmanager
 async def service(
-    handler: Handler, address: str = "127.0.0.1:0", credentials: grpc.ServerCredentials | None = None
+    handler: Handler,
+    address: str = "127.0.0.1:0",
+    credentials: grpc.ServerCredentials | None = None,
+    compression: grpc.Compression | None = None,
 ) -> AsyncIterator[str]:
     """A service on this event loop, of raw bytes; yields its endpoint."""
 
     async def invoke(request: bytes, context: Context) -> bytes:
         return await handler(request, context)  # gRPC asks whether it is a coroutine function, which no other callable is
 
-    server = grpc.aio.server()
+    server = grpc.aio.server(compression=compression)
     method: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(invoke)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("proto.HookHandler", {"InvokeHook": method}),))
     port = server.add_insecure_port(address) if credentials is None else server.add_secure_port(address, credentials)

@@ -270,13 +270,16 @@ async def test_an_answer_that_is_no_message() -> None:
     assert len(handler.requests) == 2
 
 
-async def test_an_answer_that_is_too_large(caplog: pytest.LogCaptureFixture) -> None:
-    large = answer(httpResponse={"body": "x" * 10_000})
+@pytest.mark.parametrize(("compression", "excess"), [(None, 1), (grpc.Compression.Gzip, 1), (grpc.Compression.Gzip, 900_000)])
+async def test_an_answer_that_is_too_large(
+    caplog: pytest.LogCaptureFixture, compression: grpc.Compression | None, excess: int
+) -> None:
+    large = answer(httpResponse={"body": "x" * 1_000_000})
     handler = Recorder(large)
-    async with service(handler) as endpoint:
+    async with service(handler, compression=compression) as endpoint:
         async with dispatcher(endpoint, size_limit=len(large)) as hooks:
             assert await hooks.dispatch(event()) is not None
-        async with dispatcher(endpoint, size_limit=len(large) - 1) as hooks:
+        async with dispatcher(endpoint, size_limit=len(large) - excess) as hooks:
             with pytest.raises(HookError, match="larger than max"):
                 await hooks.dispatch(event())
             assert await hooks.dispatch(event(PostFinish)) is None

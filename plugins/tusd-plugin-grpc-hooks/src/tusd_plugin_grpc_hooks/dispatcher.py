@@ -31,8 +31,8 @@ _BROKEN = frozenset(
     }
 )
 """The service has failed, as one that raises does; it has not said that it will never take this event."""
-_TOO_LARGE = "Received message larger than max"
-"""How gRPC itself says that an answer is, with the status RESOURCE_EXHAUSTED: asking again would not help."""
+_TOO_LARGE = "message larger than max"
+"""How gRPC itself says that an answer is, as received or once decompressed, with the status RESOURCE_EXHAUSTED: asking again would not help."""
 _MOST_SHOWN = 500
 """Characters of a failed call's details that the log gets."""
 _RECONNECT = (("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 1000))
