@@ -360,7 +360,7 @@ def test_a_stop_while_a_new_generation_opens(start: Callable[..., Supervised], m
 
 
 def test_an_old_worker_that_does_not_end_is_killed(start: Callable[..., Supervised], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATIENCE", "-4.5")
+    monkeypatch.setenv("PATIENCE", "-3.5")
     supervised = start(2, "deaf")
     until(supervised.all_started)
     old = generation(supervised, 1)
