@@ -78,6 +78,11 @@ class HookEvent:
         if not self.delivery_id:
             object.__setattr__(self, "delivery_id", self._own_id() if self.once else os.urandom(16).hex())
 
+    @property
+    def asked(self) -> bool:
+        """Whether it waits for the answer (pre-), or is only told (post-)."""
+        return self.name.startswith("pre-")
+
     def _own_id(self) -> str:
         """The same in another process after a crash."""
         text = f"{self.name}\n{self.upload.id}\n{self.upload.created.isoformat()}"

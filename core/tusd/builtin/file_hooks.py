@@ -83,7 +83,7 @@ class FileDispatcher(plugin.Dispatcher):
         self._telling = asyncio.Semaphore(options.concurrency)
 
     async def dispatch(self, event: HookEvent) -> HookResponse | None:
-        async with self._asking if event.name.startswith("pre-") else self._telling:
+        async with self._asking if event.asked else self._telling:
             status, out = await self._run(self._found[event.name], event)
         if status != 0:
             said = out[:_MOST_SHOWN].decode("utf-8", "replace").strip()

@@ -89,11 +89,10 @@ class HttpDispatcher(plugin.Dispatcher):
         self._telling = asyncio.Semaphore(options.concurrency)
 
     async def dispatch(self, event: HookEvent) -> HookResponse | None:
-        asked = event.name.startswith("pre-")
         patience = self._options.attempts * self._options.timeout
         try:
-            async with asyncio.timeout(patience if asked else None) as limit:
-                return await self._answer(event, self._asking if asked else self._telling, limit)
+            async with asyncio.timeout(patience if event.asked else None) as limit:
+                return await self._answer(event, self._asking if event.asked else self._telling, limit)
         except TimeoutError:
             raise HookError(f"{self._name} gave no answer within {patience:g} s, the wait for its turn included") from None
         except _Unusable as error:

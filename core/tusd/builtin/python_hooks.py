@@ -107,7 +107,7 @@ class PythonDispatcher(plugin.Dispatcher):
     async def _call(self, event: HookEvent) -> object:
         if inspect.iscoroutinefunction(self._function):
             return await self._function(event)
-        threads = self._asking if event.name.startswith("pre-") else self._telling
+        threads = self._asking if event.asked else self._telling
         answer = await asyncio.get_running_loop().run_in_executor(threads, self._called, event)
         return await answer if inspect.isawaitable(answer) else answer
 
