@@ -9,6 +9,7 @@ import pytest
 from tests.testing.inner_pytest import run_pytest
 
 from tusd.testing.hooks import HooksBase, Receiver
+from tusd.testing.locking import LockingSuite
 from tusd.testing.metrics import MetricsSuite
 from tusd.testing.storage import StorageSuite
 
@@ -40,11 +41,13 @@ def test_every_example_compiles(code: str) -> None:
 
 
 def test_what_may_be_overridden_is_there() -> None:
-    storage, hooks = (
+    storage, locking, hooks = (
         text.partition("\n\n`failing`")[0].partition("\n## ")[0] for text in PAGE.split("These may be overridden")[1:]
     )
     assert named(storage) == ["failing", "large", "takes_away", "content"]
     assert all(hasattr(StorageSuite, name) for name in named(storage))
+    assert named(locking) == ["takeover", "hand_over", "crowd", "left_behind"]
+    assert all(hasattr(LockingSuite, name) for name in named(locking))
     stated = {name for name in [*vars(HooksBase), *HooksBase.__annotations__] if not name.startswith("_")}
     assert {*named(hooks)} == stated - {"seam", "plugin", "dispatching", "arrives", "fails"}
 

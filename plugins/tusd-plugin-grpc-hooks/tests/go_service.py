@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,7 +15,8 @@ import hook_pb2_grpc
 class Hooks(hook_pb2_grpc.HookHandlerServicer):  # type: ignore[misc]  # generated
     def InvokeHook(self, request: Any, context: grpc.ServicerContext) -> Any:
         upload, answer = request.event.upload, hook_pb2.HookResponse()
-        print(request.type, upload.id, upload.size, upload.offset, upload.storage.get("Type", "-"), flush=True)
+        line = f"{request.type} {upload.id} {upload.size} {upload.offset} {upload.storage.get('Type', '-')}\n"
+        os.write(sys.stdout.fileno(), line.encode())  # as a whole: calls come in several threads
         wish = upload.metaData["filename"]
         if request.type == "pre-create":
             if wish == "":
