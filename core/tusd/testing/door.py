@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -32,6 +33,16 @@ class Door(Generic[T]):
     def open(self, number: int = 0) -> AbstractAsyncContextManager[T]:
         """What worker `number` of a server would open. Raises `StartErrors` and `PluginError` as a server's start does."""
         return open_plugin(self.seam, self.plugin, self.options, self.directory, number)
+
+    @asynccontextmanager
+    async def open_two(self, *, shared: bool, patience: float) -> AsyncIterator[tuple[T, T]]:
+        """What two workers would open, for `patience` seconds at the most; the same one twice unless they share anything."""
+        async with asyncio.timeout(patience), self.open(0) as one:
+            if not shared:
+                yield one, one
+                return
+            async with self.open(1) as other:
+                yield one, other
 
 
 @asynccontextmanager

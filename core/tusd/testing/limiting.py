@@ -63,7 +63,7 @@ class LimitingBase:
 
     def limiters(self, door: Door[Limiter]) -> AbstractAsyncContextManager[tuple[Limiter, Limiter]]:
         """The limiters of two workers; the same one twice when they do not count together."""
-        return _limiters(door, shared=self.shared())
+        return door.open_two(shared=self.shared(), patience=PATIENCE)
 
     def admitted(self, limiter: Limiter, client: int, request: Request = BODY) -> AbstractAsyncContextManager[Allowance]:
         """One request of a client, as far as to where its body is read."""
@@ -79,16 +79,6 @@ class LimitingBase:
         for limiter in limiters:
             await refused(self.admitted(limiter, client))
         return running
-
-
-@asynccontextmanager
-async def _limiters(door: Door[Limiter], *, shared: bool) -> AsyncIterator[tuple[Limiter, Limiter]]:
-    async with asyncio.timeout(PATIENCE), door.open(0) as one:
-        if not shared:
-            yield one, one
-            return
-        async with door.open(1) as other:
-            yield one, other
 
 
 @asynccontextmanager

@@ -84,17 +84,7 @@ class LockingBase:
 
     def lockers(self, door: Door[Locker]) -> AbstractAsyncContextManager[tuple[Locker, Locker]]:
         """The lockers of two workers; the same one twice when its locks are not shared."""
-        return _lockers(door, shared=self.shared())
-
-
-@asynccontextmanager
-async def _lockers(door: Door[Locker], *, shared: bool) -> AsyncIterator[tuple[Locker, Locker]]:
-    async with asyncio.timeout(PATIENCE), door.open(0) as one:
-        if not shared:
-            yield one, one
-            return
-        async with door.open(1) as other:
-            yield one, other
+        return door.open_two(shared=self.shared(), patience=PATIENCE)
 
 
 @asynccontextmanager
