@@ -67,6 +67,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from .errors import (
     HookError,
+    IncompleteUpload,
     LeaseLost,
     LockUnavailable,
     QuotaExceeded,
@@ -101,7 +102,9 @@ from .limiting import Allowance, FreeAllowance, Limiter
 from .locking import Lease, Locker
 from .metrics import Metrics
 from .model import Eviction, Final, Metadata, Metric, Partial, Scope, State, UploadId, UploadInfo, utcnow
+from .pieces import Cutter, Memory, Piece, Sending
 from .protocol.messages import Append, Create, Discover, Head, Inspect, Read, Request, Response, Terminate
+from .sidecar import Sidecar, decode_sidecar, encode_sidecar
 from .storage import Atomic, Body, Capability, Concatenable, DataStore, Listable, Readable, Terminable, Upload
 from .threads import in_thread
 from .wrapping import WrappedStore, WrappedUpload
@@ -119,6 +122,7 @@ __all__ = [
     "Changes",
     "Concatenable",
     "Create",
+    "Cutter",
     "DataStore",
     "Discover",
     "Dispatcher",
@@ -131,6 +135,7 @@ __all__ = [
     "HookEvent",
     "HookOptions",
     "HookResponse",
+    "IncompleteUpload",
     "Inspect",
     "Lease",
     "LeaseLost",
@@ -138,12 +143,14 @@ __all__ = [
     "Listable",
     "LockUnavailable",
     "Locker",
+    "Memory",
     "Metadata",
     "Metric",
     "Metrics",
     "Mode",
     "Options",
     "Partial",
+    "Piece",
     "PostCreate",
     "PostExpire",
     "PostFail",
@@ -162,6 +169,8 @@ __all__ = [
     "Routes",
     "Scope",
     "Secret",
+    "Sending",
+    "Sidecar",
     "Size",
     "State",
     "StorageFull",
@@ -181,7 +190,9 @@ __all__ = [
     "add_routes",
     "answer_from_json",
     "decode_answer",
+    "decode_sidecar",
     "encode_event",
+    "encode_sidecar",
     "event_as_json",
     "headers_of",
     "hookimpl",

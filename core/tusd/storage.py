@@ -140,7 +140,8 @@ class Readable(Capability, ABC):
     @abstractmethod
     def read(self, info: UploadInfo, start: int, stop: int) -> AsyncIterator[bytes]:
         """The bytes from `start` up to, not including, `stop`, which is at most `info.offset`.
-        Raises `UploadNotFound` before the first byte when it is gone."""
+        Raises `UploadNotFound` before the first byte when it is gone, and `IncompleteUpload` when the upload is not COMPLETE and the store can
+        serve only those that are."""
 
 
 class Listable(Capability, ABC):

@@ -30,7 +30,7 @@ def forbid_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise AssertionError("the .info file was read again")
 
-    monkeypatch.setattr("tusd.builtin.sidecar.decode", fail)
+    monkeypatch.setattr("tusd.plugin.decode_sidecar", fail)
 
 
 async def test_it_is_not_read_again(known: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:

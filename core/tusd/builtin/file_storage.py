@@ -1,7 +1,7 @@
 """Uploads in a directory of the local disk, laid out as Go tusd's filestore does.
 
     <directory>/<id>          the bytes, in order from the first: the file's size is the offset
-    <directory>/<id>.info     all else that is remembered (`sidecar`)
+    <directory>/<id>.info     all else that is remembered (`plugin.Sidecar`)
 
 The `.info` file is made first and replaced as a whole ever after, so its inode tells one version from another. What takes
 microseconds (opening, stat, the small files) is done on the event loop; what may take long (fsync, copies, downloads, removing
@@ -25,7 +25,6 @@ from typing import Literal
 from tusd import plugin
 from tusd.plugin import Lease, State, UploadId, UploadInfo, in_thread
 
-from . import sidecar
 from .disk import READ_PIECE, Directory, NewFile, copy_piece, fsync
 from .known import Known, measured
 
@@ -258,7 +257,7 @@ class FileUpload(plugin.Upload, plugin.Terminable, plugin.Concatenable, plugin.A
         def write() -> None:
             self._store.directory.replace_file(
                 info.storage["InfoPath"],
-                sidecar.encode(info, mark),
+                plugin.encode_sidecar(info, mark),
                 durable=self._store.fsync != "never",
                 allowed=self._check_lease,
             )
@@ -303,7 +302,7 @@ class FileStore(plugin.DataStore, plugin.Readable, plugin.Listable):
             lease.check()
         try:
             names = partial(self._names, info.id)
-            new = self.directory.new_pair(info_path, sidecar.encode(info), data_path, usual=not chosen, names=names)
+            new = self.directory.new_pair(info_path, plugin.encode_sidecar(info), data_path, usual=not chosen, names=names)
             if self.fsync == "append":
                 await self._sync_new(data_path, info_path)
         except OSError as error:
@@ -320,7 +319,7 @@ class FileStore(plugin.DataStore, plugin.Readable, plugin.Listable):
         """Which file of bytes an `.info` file names. `ValueError` when it is damaged."""
         if not text.strip(b"\0"):
             return self._id_path(upload_id)
-        return self.data_path(sidecar.decode(upload_id, text, 0).info)
+        return self.data_path(plugin.decode_sidecar(upload_id, text, 0).info)
 
     async def _sync_new(self, data_path: str, info_path: str) -> None:
         try:
@@ -422,11 +421,11 @@ class FileStore(plugin.DataStore, plugin.Readable, plugin.Listable):
 
     # --- what is there
 
-    def _load(self, upload_id: UploadId) -> sidecar.Sidecar:
+    def _load(self, upload_id: UploadId) -> plugin.Sidecar:
         """As `_read`, without reading what is known. For the event loop only."""
         return self._known.get(upload_id, self.info_path(upload_id)) or self._read(upload_id, self._known)
 
-    def _read(self, upload_id: UploadId, known: Known | None = None) -> sidecar.Sidecar:
+    def _read(self, upload_id: UploadId, known: Known | None = None) -> plugin.Sidecar:
         """What the disk says, without side effects; the offset counts the bytes before the mark only."""
         path = self.info_path(upload_id)
         try:
@@ -443,13 +442,13 @@ class FileStore(plugin.DataStore, plugin.Readable, plugin.Listable):
                 if (before.st_ino, before.st_dev) == (after.st_ino, after.st_dev):
                     if known is not None:
                         known.put(upload_id, found, before)
-                    return sidecar.Sidecar(measured(found.info, data, found.mark), found.mark)
+                    return plugin.Sidecar(measured(found.info, data, found.mark), found.mark)
         except OSError as error:
             raise self.failure("look up", upload_id, error) from error
 
-    def _parse(self, upload_id: UploadId, text: bytes, written: float) -> tuple[sidecar.Sidecar, os.stat_result]:
+    def _parse(self, upload_id: UploadId, text: bytes, written: float) -> tuple[plugin.Sidecar, os.stat_result]:
         try:
-            found = sidecar.decode(upload_id, text, written)
+            found = plugin.decode_sidecar(upload_id, text, written)
         except ValueError as error:
             os.stat(self._id_path(upload_id))  # an upload that never came to be has no file of bytes
             if not text.strip(b"\0"):

@@ -10,9 +10,7 @@ import os
 import time
 from datetime import UTC, datetime
 
-from tusd.plugin import UploadId, UploadInfo
-
-from .sidecar import Sidecar
+from tusd.plugin import Sidecar, UploadId, UploadInfo
 
 _MOST = 512
 """So many are remembered by one worker."""
@@ -33,7 +31,8 @@ class Known:
         known = self._found.get(upload_id)
         if known is None:
             return None
-        (info, mark), version = known
+        found, version = known
+        info, mark = found.info, found.mark
         try:
             data = os.stat(info.storage["Path"])
             if _version(os.stat(path)) == version:

@@ -1,4 +1,4 @@
-"""The `.info` file beside the bytes of an upload: `UploadInfo` <-> JSON in the format of Go tusd's filestore.
+"""The `.info` file or object beside the bytes of an upload: `UploadInfo` <-> JSON in the format of Go tusd's stores.
 
 Go's fields come first, in Go's order. What is ours stands in one object `"tusd"` after them, which Go ignores:
 
@@ -11,7 +11,8 @@ Go's fields come first, in Go's order. What is ours stands in one object `"tusd"
     state        where the upload stands, when that does not follow from its bytes
     mark         only this many bytes count: the rest belongs to a body that was being written and verified (`plugin.Atomic`)
 
-The offset is never kept here: it is the size of the data file. Nothing here touches a disk.
+and whatever else a store has to remember, each under a name of its own (`more`). The offset is not kept here: a store derives it
+from the bytes, or from what it remembers under its own name. Nothing here touches a disk.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from json.encoder import encode_basestring_ascii as _quoted
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from tusd.plugin import Final, Metadata, Partial, State, UploadId, UploadInfo
+from .model import Final, Metadata, Partial, State, UploadId, UploadInfo
 
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
+_OURS = frozenset({"created", "expires", "max_length", "notes", "metadata", "binary", "state", "mark"})
 
 
 class Sidecar(NamedTuple):
@@ -35,10 +38,15 @@ class Sidecar(NamedTuple):
     """With offset 0, and `storage` as it was written, wherever that points; empty in a file that was renamed by hand."""
     mark: int | None
     """The bytes that count, when a body was being verified; None: all that are there."""
+    written_for: str = ""
+    """The id that it names: another than the one asked for in a file that was renamed by hand, or found by a part of its id."""
+    more: Mapping[str, Any] = MappingProxyType({})
+    """What else stands in our object, under names that are not ours; unchecked. Values of a store that is not this one may be there."""
 
 
-def encode(info: UploadInfo, mark: int | None = None) -> bytes:
-    """The text of the `.info` file of an upload."""
+def encode_sidecar(info: UploadInfo, mark: int | None = None, more: Mapping[str, object] | None = None) -> bytes:
+    """The text of the `.info` file of an upload. `more`: what the store itself remembers, JSON values under a name of its own,
+    such as `{"s3": {...}}`."""
     text = info.metadata.text()
     final = info.concat if isinstance(info.concat, Final) else None
     # Written out, because every creation waits for it: `json` takes nearly twice as long.
@@ -46,7 +54,7 @@ def encode(info: UploadInfo, mark: int | None = None) -> bytes:
         f'{{"ID":{_quoted(info.id)},"Size":{info.length or 0},"SizeIsDeferred":{_flag(info.length is None)},"Offset":0,'
         f'"MetaData":{_object(text)},"IsPartial":{_flag(isinstance(info.concat, Partial))},"IsFinal":{_flag(final is not None)},'
         f'"PartialUploads":{_to_json(list(final.parts)) if final else "null"},"Storage":{_object(info.storage)},'
-        f'"tusd":{_object(_ours(info, text, mark))}}}'
+        f'"tusd":{_object(_ours(info, text, mark) | dict(more or {}))}}}'
     ).encode()
 
 
@@ -81,7 +89,7 @@ def _ours(info: UploadInfo, text: dict[str, str], mark: int | None) -> dict[str,
     return ours
 
 
-def decode(upload_id: UploadId, text: bytes, written: float) -> Sidecar:
+def decode_sidecar(upload_id: UploadId, text: bytes, written: float) -> Sidecar:
     """What the `.info` file of an upload says; `written` is its mtime, which stands in for what Go does not keep.
 
     Raises `ValueError` when it is not such a file."""
@@ -102,7 +110,8 @@ def decode(upload_id: UploadId, text: bytes, written: float) -> Sidecar:
             notes=_texts(ours.get("notes")),
             storage=_texts(found.get("Storage")) if found.get("ID") == upload_id else {},
         )
-        return Sidecar(info, _count(ours["mark"]) if "mark" in ours else None)
+        more = {key: value for key, value in ours.items() if key not in _OURS}
+        return Sidecar(info, _count(ours["mark"]) if "mark" in ours else None, _text(found.get("ID", "")), more)
     except (AttributeError, TypeError, RecursionError) as error:
         raise ValueError(f"not an upload's .info file: {error}") from error
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tusd.builtin import sidecar
+from tusd import sidecar
 from tusd.plugin import Final, Metadata, Partial, State, UploadId, UploadInfo
 
 WHEN = datetime(2026, 5, 4, 3, 2, 1, 123456, UTC)
@@ -24,17 +24,17 @@ PLAIN = UploadInfo(
 
 
 def again(info: UploadInfo) -> UploadInfo:
-    return replace(sidecar.decode(info.id, sidecar.encode(info), 0).info, modified=info.modified)
+    return replace(sidecar.decode_sidecar(info.id, sidecar.encode_sidecar(info), 0).info, modified=info.modified)
 
 
 def ours(info: UploadInfo, mark: int | None = None) -> dict[str, object]:
-    found = json.loads(sidecar.encode(info, mark))["tusd"]
+    found = json.loads(sidecar.encode_sidecar(info, mark))["tusd"]
     assert isinstance(found, dict)
     return found
 
 
 def test_the_text_is_what_go_writes_and_one_object_more() -> None:
-    text = sidecar.encode(PLAIN).decode()
+    text = sidecar.encode_sidecar(PLAIN).decode()
     assert text == (
         '{"ID":"abc","Size":11,"SizeIsDeferred":false,"Offset":0,"MetaData":{"filename":"world.txt","empty":""},'
         '"IsPartial":false,"IsFinal":false,"PartialUploads":null,'
@@ -44,17 +44,17 @@ def test_the_text_is_what_go_writes_and_one_object_more() -> None:
 
 
 def test_a_deferred_length_is_as_go_writes_it() -> None:
-    found = json.loads(sidecar.encode(replace(PLAIN, length=None)))
+    found = json.loads(sidecar.encode_sidecar(replace(PLAIN, length=None)))
     assert (found["Size"], found["SizeIsDeferred"]) == (0, True)
 
 
 def test_a_final_upload_is_as_go_writes_it() -> None:
-    found = json.loads(sidecar.encode(replace(PLAIN, concat=Final((UploadId("a"), UploadId("b/c"))))))
+    found = json.loads(sidecar.encode_sidecar(replace(PLAIN, concat=Final((UploadId("a"), UploadId("b/c"))))))
     assert (found["IsPartial"], found["IsFinal"], found["PartialUploads"]) == (False, True, ["a", "b/c"])
 
 
 def test_the_offset_is_not_kept() -> None:
-    assert sidecar.encode(PLAIN.at(5)) == sidecar.encode(PLAIN)
+    assert sidecar.encode_sidecar(PLAIN.at(5)) == sidecar.encode_sidecar(PLAIN)
 
 
 @pytest.mark.parametrize(
@@ -104,9 +104,21 @@ def test_nothing_is_kept_that_need_not_be() -> None:
 
 
 def test_the_mark_comes_back() -> None:
-    assert sidecar.decode(PLAIN.id, sidecar.encode(PLAIN), 0).mark is None
+    assert sidecar.decode_sidecar(PLAIN.id, sidecar.encode_sidecar(PLAIN), 0).mark is None
     assert ours(PLAIN, mark=0)["mark"] == 0
-    assert sidecar.decode(PLAIN.id, sidecar.encode(PLAIN, 7), 0).mark == 7
+    assert sidecar.decode_sidecar(PLAIN.id, sidecar.encode_sidecar(PLAIN, 7), 0).mark == 7
+
+
+def test_what_a_store_remembers_comes_back() -> None:
+    more = {"s3": {"parts": [[1, 5, "x"]]}, "other": [1]}
+    text = sidecar.encode_sidecar(replace(PLAIN, notes={"a": "b"}), 7, more)
+    found = sidecar.decode_sidecar(PLAIN.id, text, 0)
+    assert (found.mark, found.more, found.info.notes) == (7, more, {"a": "b"})
+    assert sidecar.decode_sidecar(PLAIN.id, sidecar.encode_sidecar(PLAIN), 0).more == {}
+
+
+def test_a_text_names_the_upload_that_it_was_written_for() -> None:
+    assert sidecar.decode_sidecar(UploadId("other"), sidecar.encode_sidecar(PLAIN), 0).written_for == PLAIN.id
 
 
 def test_a_text_of_go_is_read() -> None:
@@ -115,8 +127,8 @@ def test_a_text_of_go_is_read() -> None:
         b'"c":"\xc3\xbc"},"IsPartial":true,"IsFinal":false,"PartialUploads":null,"Storage":{"InfoPath":"data/abc.info",'
         b'"Path":"data/abc","Type":"filestore"}}'
     )
-    info, mark = sidecar.decode(UploadId("abc"), text, WHEN.timestamp())
-    assert mark is None
+    info, mark, written_for, more = sidecar.decode_sidecar(UploadId("abc"), text, WHEN.timestamp())
+    assert (mark, written_for, more) == (None, "abc", {})
     assert dict(info.metadata) == {"b": "<i>&\u2028".encode(), "a": b"", "c": "ü".encode()}
     assert info.metadata.header == "b PGk+JuKAqA==,a,c w7w="
     assert (info.length, info.concat, info.created) == (5, Partial(), WHEN)
@@ -125,11 +137,13 @@ def test_a_text_of_go_is_read() -> None:
 
 
 def test_a_renamed_file_says_nothing_of_where_the_bytes_are() -> None:
-    assert sidecar.decode(UploadId("other"), sidecar.encode(PLAIN), 0).info.storage == {}
+    assert sidecar.decode_sidecar(UploadId("other"), sidecar.encode_sidecar(PLAIN), 0).info.storage == {}
 
 
 def test_null_metadata_and_storage_of_go_are_empty() -> None:
-    info = sidecar.decode(UploadId("abc"), b'{"ID":"abc","Size":5,"MetaData":null,"Storage":null,"PartialUploads":null}', 0).info
+    info = sidecar.decode_sidecar(
+        UploadId("abc"), b'{"ID":"abc","Size":5,"MetaData":null,"Storage":null,"PartialUploads":null}', 0
+    ).info
     assert (dict(info.metadata), info.metadata.header, info.storage, info.concat) == ({}, "", {}, None)
 
 
@@ -167,9 +181,9 @@ def test_null_metadata_and_storage_of_go_are_empty() -> None:
 )
 def test_a_damaged_text_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError):
-        sidecar.decode(UploadId("abc"), text.encode(), 0)
+        sidecar.decode_sidecar(UploadId("abc"), text.encode(), 0)
 
 
 def test_bytes_that_are_no_text_are_a_value_error() -> None:
     with pytest.raises(ValueError):
-        sidecar.decode(UploadId("abc"), b"\xff\xfe\x00{", 0)
+        sidecar.decode_sidecar(UploadId("abc"), b"\xff\xfe\x00{", 0)

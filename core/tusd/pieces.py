@@ -1,0 +1,371 @@
+"""The body of a request in pieces, for stores whose backend takes whole objects or parts and no streams.
+
+A `Cutter` cuts a body, a `Memory` bounds what all bodies of a worker hold at once, a `Sending` has pieces on their way side by side:
+
+    cutter, sending = Cutter(body, memory), Sending[int](most=4)
+    async with cutter:
+        try:
+            while (piece := await cutter.next(floor=5 << 20, target=50 << 20)) is not None:
+                lease.check()
+                await sending.start(partial(send, piece))      # async def send(piece): try: ... finally: piece.release()
+            await sending.end()
+        finally:
+            await sending.settle()                             # sending.results: those that arrived, in order, without a gap
+
+Nobody waits for memory while it holds some that it cannot use: a piece reserves its `floor` before any byte of it is read, which
+slows the client down, and it grows beyond that only while there is memory that nobody waits for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any, BinaryIO, Generic, Self, TypeVar
+
+from .storage import Body
+
+T = TypeVar("T")
+
+_GRAIN = 1 << 20
+"""Bytes by which a piece grows at once."""
+
+
+class Memory:
+    """The bytes of bodies that one worker may hold."""
+
+    def __init__(self, limit: int, told: Callable[[int], None] | None = None) -> None:
+        """`told(n)` is called with the bytes that are held now whenever they change."""
+        self.limit = limit
+        self.used = 0
+        self.fillings: set[_Filling] = set()
+        """Pieces that still grow."""
+        self._told = told
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    async def reserve(self, n: int) -> None:
+        """Wait, in turn, until `n` more bytes may be held. More than the limit are held alone."""
+        if not self._waiting and self._fits(n):
+            self._change(n)
+            return
+        granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entry = (n, granted)
+        self._waiting.append(entry)
+        for filling in tuple(self.fillings):
+            filling.press()
+        try:
+            await granted
+        except asyncio.CancelledError:
+            if granted.done() and not granted.cancelled():
+                self.release(n)
+            else:
+                self._waiting.remove(entry)
+                self._grant()
+            raise
+
+    def grow(self, n: int) -> bool:
+        """Hold `n` more bytes if that is possible at once and nobody waits."""
+        if self.short or self.used + n > self.limit:
+            return False
+        self._change(n)
+        return True
+
+    def release(self, n: int) -> None:
+        """`n` bytes are held no more."""
+        self._change(-n)
+        self._grant()
+
+    @property
+    def short(self) -> bool:
+        """Whether somebody waits."""
+        return bool(self._waiting)
+
+    def _fits(self, n: int) -> bool:
+        return self.used + n <= self.limit or not self.used
+
+    def _change(self, n: int) -> None:
+        if n:
+            self.used += n
+            if self._told is not None:
+                self._told(self.used)
+
+    def _grant(self) -> None:
+        while self._waiting and self._fits(self._waiting[0][0]):
+            n, granted = self._waiting.popleft()
+            if not granted.cancelled():  # its waiter has not run yet
+                self._change(n)
+                granted.set_result(None)
+
+
+@dataclass(slots=True, eq=False)
+class Piece:
+    """Some of a body's bytes."""
+
+    data: bytearray | BinaryIO
+    """The bytes; in a file when they are spilled: read it from its start, any number of times."""
+    size: int
+    last: bool
+    """Nothing of the body comes behind it. False proves nothing: where memory was short nobody has looked."""
+    disk_time: float = 0
+    """Seconds that spilling took."""
+    _memory: Memory | None = None
+
+    def release(self) -> None:
+        """The bytes are needed no more. Idempotent; from the event loop."""
+        memory, self._memory = self._memory, None
+        if not isinstance(self.data, bytearray):
+            self.data.close()
+        elif memory is not None:
+            self.data = bytearray()
+            memory.release(self.size)
+
+
+@dataclass(slots=True, eq=False)
+class _Filling:
+    """A piece that is not full yet."""
+
+    floor: int
+    target: int
+    memory: Memory | None
+    done: Callable[[bool], None]
+    """Hand it over; whether it is the last."""
+    data: bytearray | BinaryIO
+    granted: int
+    size: int = 0
+    disk_time: float = 0
+
+    @property
+    def full(self) -> bool:
+        return self.size >= self.target
+
+    def take(self, chunk: memoryview) -> memoryview:
+        """Add what fits; returns what does not. Adds nothing where memory is short."""
+        room = min(self._grown(len(chunk)), self.target) - self.size
+        if room <= 0:
+            return chunk
+        self._add(chunk[:room])
+        return chunk[room:]
+
+    def _grown(self, n: int) -> int:
+        """Up to which size it may hold bytes, when `n` more would come."""
+        if self.memory is None:
+            return self.target
+        while self.granted < min(self.size + n, self.target):
+            step = min(_GRAIN, self.target - self.granted)
+            if not self.memory.grow(step):
+                break
+            self.granted += step
+        return self.granted
+
+    def _add(self, chunk: memoryview) -> None:
+        if isinstance(self.data, bytearray):
+            self.data += chunk
+            self.size += len(chunk)
+            return
+        began = monotonic()
+        while chunk:
+            n = os.pwrite(self.data.fileno(), chunk, self.size)
+            self.size, chunk = self.size + n, chunk[n:]
+        self.disk_time += monotonic() - began
+
+    def press(self) -> None:
+        """Somebody waits for memory: hand it over as it is, if it is worth it."""
+        if self.size >= self.floor:
+            self.done(False)
+
+    def piece(self, *, last: bool) -> Piece:
+        memory, self.memory = self.memory, None
+        if memory is not None:
+            memory.fillings.discard(self)
+            memory.release(self.granted - self.size)
+        return Piece(self.data, self.size, last, self.disk_time, memory)
+
+    def drop(self) -> None:
+        self.piece(last=False).release()
+
+
+class Cutter:
+    """Cuts one body. An asynchronous context manager, which ends reading."""
+
+    def __init__(self, body: Body, memory: Memory, spill: Path | None = None) -> None:
+        """`spill`: a folder for unnamed files that hold the pieces instead of memory. Raises `OSError` from `next` when it is full."""
+        self._body = body
+        self._memory = None if spill is not None else memory
+        self._spill = spill
+        self._pump: asyncio.Task[None] | None = None
+        self._filling: _Filling | None = None
+        self._wanted = asyncio.Event()
+        """A piece is to be filled, or nothing more is wanted."""
+        self._ready: asyncio.Future[Piece] | None = None
+        self._begun = asyncio.Event()
+        """A first byte of the body is here, or its end."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *failure: object) -> None:
+        pump, self._pump = self._pump, None
+        if pump is not None:
+            pump.cancel()
+            cancelled = await _ended({pump})
+            if not pump.cancelled():
+                pump.exception()  # seen: `next` raised it, or the block has ended before
+            if cancelled is not None:
+                raise cancelled
+        if self._filling is not None:
+            self._filling.drop()
+            self._filling = None
+
+    async def next(self, floor: int, target: int, head: Callable[[], Awaitable[bytes | bytearray]] | None = None) -> Piece | None:
+        """The next piece: what `head` returns, then bytes of the body, up to `target` bytes together; None at the body's end.
+
+        It is smaller where the body ends, and where memory is short, but then it has `floor` bytes, unless the body ends. `head` is awaited when
+        the body has a byte; `floor` is more than what it returns. Raises what the body raises."""
+        if self._pump is not None and self._pump.done() and not self._pump.cancelled():
+            self._pump.result()
+            return None
+        if self._memory is not None:
+            await self._memory.reserve(floor)
+        filling = _Filling(floor, target, self._memory, self._hand_over, self._room(), floor)
+        try:
+            if self._pump is None:
+                self._pump = asyncio.create_task(self._read())
+            if head is not None:
+                await self._first(self._pump)
+                if not self._pump.done():
+                    filling._add(memoryview(await head()))
+            return await self._filled(filling, self._pump)
+        except BaseException:
+            if self._filling is filling:
+                self._filling = None
+                self._wanted.clear()
+            filling.drop()
+            raise
+
+    def _room(self) -> bytearray | BinaryIO:
+        return bytearray() if self._spill is None else tempfile.TemporaryFile(dir=self._spill, buffering=0)
+
+    async def _first(self, pump: asyncio.Task[None]) -> None:
+        waiting = asyncio.ensure_future(self._begun.wait())
+        both: set[asyncio.Future[Any]] = {pump, waiting}
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+
+    async def _filled(self, filling: _Filling, pump: asyncio.Task[None]) -> Piece | None:
+        ready: asyncio.Future[Piece] = asyncio.get_running_loop().create_future()
+        self._ready, self._filling = ready, filling
+        if self._memory is not None:
+            self._memory.fillings.add(filling)
+        self._wanted.set()
+        both: set[asyncio.Future[Any]] = {ready, pump}
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        self._ready = self._filling = None
+        if ready.done():
+            return ready.result()
+        self._wanted.clear()
+        filling.drop()
+        pump.result()
+        return None
+
+    def _hand_over(self, last: bool) -> None:
+        filling, self._filling = self._filling, None
+        if filling is not None and self._ready is not None and not self._ready.done():
+            self._wanted.clear()
+            self._ready.set_result(filling.piece(last=last))
+
+    async def _read(self) -> None:
+        """Read the body into whatever piece is to be filled."""
+        async for piece in self._body:
+            self._begun.set()
+            chunk = memoryview(piece)
+            while chunk:
+                filling = await self._to_fill()
+                if filling.full or len(rest := filling.take(chunk)) == len(chunk):
+                    self._hand_over(False)
+                else:
+                    chunk = rest
+        self._begun.set()
+        if self._filling is not None and self._filling.size:
+            self._hand_over(True)
+
+    async def _to_fill(self) -> _Filling:
+        while self._filling is None:
+            await self._wanted.wait()
+        return self._filling
+
+
+@dataclass(slots=True)
+class Sending(Generic[T]):
+    """Pieces on their way to the backend, `most` at once."""
+
+    most: int
+    arrived: Callable[[T], None] | None = None
+    """Called with the results in order, each as soon as all before it have arrived, too."""
+    results: list[T] = field(default_factory=list)
+    """Of those that arrived, in order, up to the first that did not."""
+    started: int = 0
+    _tasks: dict[asyncio.Task[T], int] = field(default_factory=dict)
+    _done: dict[int, T] = field(default_factory=dict)
+    _failure: BaseException | None = None
+
+    async def start(self, send: Callable[[], Awaitable[T]]) -> None:
+        """Begin with `send()` as soon as fewer than `most` are on their way. Raises what made an earlier one fail, and then does not begin."""
+        while len(self._tasks) >= self.most and self._failure is None:
+            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.sleep(0)  # for `_ended`
+        self._raise()
+
+        async def sending() -> T:
+            return await send()
+
+        task = asyncio.create_task(sending())
+        self._tasks[task] = self.started
+        self.started += 1
+        task.add_done_callback(self._ended)
+
+    async def end(self) -> None:
+        """Wait until all have arrived. Raises what made one fail, once nothing is on its way any more."""
+        await self.settle()
+        self._raise()
+
+    async def settle(self) -> None:
+        """Wait until nothing is on its way, whatever has failed and however often this is cancelled."""
+        cancelled = await _ended(self._tasks)
+        await asyncio.sleep(0)
+        if cancelled is not None:
+            raise cancelled
+
+    def _ended(self, task: asyncio.Task[T]) -> None:
+        number = self._tasks.pop(task)
+        failure = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if failure is not None:
+            self._failure = self._failure or failure
+            return
+        self._done[number] = task.result()
+        while (following := len(self.results)) in self._done:
+            result = self._done.pop(following)
+            self.results.append(result)
+            if self.arrived is not None:
+                self.arrived(result)
+
+    def _raise(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+
+async def _ended(tasks: set[asyncio.Task[T]] | dict[asyncio.Task[T], int]) -> asyncio.CancelledError | None:
+    """Wait for tasks to end; the cancellation that came meanwhile."""
+    cancelled: asyncio.CancelledError | None = None
+    while running := [task for task in tasks if not task.done()]:
+        try:
+            await asyncio.wait(running)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    return cancelled

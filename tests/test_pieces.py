@@ -1,0 +1,267 @@
+"""Cutting bodies, the memory that they share, and sending side by side."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from tusd.errors import LeaseLost
+from tusd.pieces import Cutter, Memory, Piece, Sending
+from tusd.testing.bodies import FakeBody, pattern
+
+
+def bytes_of(piece: Piece) -> bytes:
+    if isinstance(piece.data, bytearray):
+        return bytes(piece.data)
+    piece.data.seek(0)
+    return piece.data.read()
+
+
+class FedBody(FakeBody):
+    """Its pieces come when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__(b"")
+        self._queue: asyncio.Queue[bytes] = asyncio.Queue()
+
+    def feed(self, data: bytes) -> None:
+        self._queue.put_nowait(data)
+
+    def end(self) -> None:
+        self._queue.put_nowait(b"")
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._fed()
+
+    async def _fed(self) -> AsyncIterator[bytes]:
+        while data := await self._queue.get():
+            yield data
+
+
+async def soon() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def all_pieces(cutter: Cutter, floor: int, target: int) -> list[tuple[bytes, bool]]:
+    found = []
+    while (piece := await cutter.next(floor, target)) is not None:
+        found.append((bytes_of(piece), piece.last))
+        piece.release()
+    return found
+
+
+@pytest.mark.parametrize("spilled", [False, True])
+@pytest.mark.parametrize("piece", [1, 7, 10, 64, 1000])
+@pytest.mark.parametrize("size", [0, 1, 9, 10, 11, 100, 105])
+async def test_a_body_is_cut_at_the_target(piece: int, size: int, spilled: bool, tmp_path: Path) -> None:
+    data, memory = pattern(1, size), Memory(100)
+    async with Cutter(FakeBody(data, piece=piece), memory, tmp_path if spilled else None) as cutter:
+        found = await all_pieces(cutter, 5, 10)
+        assert await cutter.next(5, 10) is None
+    assert [part for part, _ in found] == [data[n : n + 10] for n in range(0, size, 10)]
+    assert [last for _, last in found] == [n + 10 >= size for n in range(0, size, 10)]
+    assert memory.used == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_head_comes_first_and_only_before_bytes() -> None:
+    asked = []
+
+    async def head() -> bytes:
+        asked.append(True)
+        return b"head"
+
+    memory = Memory(100)
+    async with Cutter(FakeBody(b""), memory) as cutter:
+        assert await cutter.next(5, 10, head) is None
+    assert not asked
+    async with Cutter(FakeBody(pattern(1, 10)), memory) as cutter:
+        first = await cutter.next(5, 10, head)
+        second = await cutter.next(5, 10)
+    assert first is not None and second is not None
+    assert (bytes_of(first) + bytes_of(second), first.size, second.last) == (b"head" + pattern(1, 10), 10, True)
+
+
+async def test_nothing_is_read_before_there_is_memory() -> None:
+    memory, body = Memory(10), FakeBody(pattern(1, 20))
+    await memory.reserve(8)
+    async with Cutter(body, memory) as cutter:
+        waiting = asyncio.create_task(cutter.next(5, 10))
+        await soon()
+        assert body.handed == 0
+        memory.release(8)
+        piece = await waiting
+    assert piece is not None and piece.size == 10
+
+
+async def test_where_memory_is_short_pieces_are_smaller_but_not_below_the_floor() -> None:
+    memory = Memory(7)
+    async with Cutter(FakeBody(pattern(1, 30), piece=1), memory) as cutter:
+        sizes = [len(data) for data, _ in await all_pieces(cutter, 5, 100)]
+    assert sum(sizes) == 30
+    assert all(5 <= size <= 7 for size in sizes[:-1])
+
+
+async def test_a_stalled_body_gives_up_what_others_wait_for() -> None:
+    memory, stalled = Memory(3 << 20), FedBody()
+    async with Cutter(stalled, memory) as cutter:
+        waiting = asyncio.create_task(cutter.next(1 << 20, 4 << 20))
+        stalled.feed(bytes(2 << 20))
+        await soon()
+        other = asyncio.create_task(memory.reserve(2 << 20))
+        piece = await asyncio.wait_for(waiting, 5)
+        assert piece is not None and (piece.size, piece.last) == (2 << 20, False)
+        piece.release()
+        await asyncio.wait_for(other, 5)
+        memory.release(2 << 20)
+        stalled.end()
+        assert await cutter.next(1 << 20, 4 << 20) is None
+    assert memory.used == 0
+
+
+async def test_one_below_its_floor_keeps_what_it_has() -> None:
+    memory, stalled = Memory(10), FedBody()
+    async with Cutter(stalled, memory) as cutter:
+        waiting = asyncio.create_task(cutter.next(6, 8))
+        stalled.feed(b"12345")
+        other = asyncio.create_task(memory.reserve(6))
+        await soon()
+        assert not waiting.done() and not other.done()
+        stalled.end()
+        piece = await waiting
+        assert piece is not None and (bytes_of(piece), piece.last) == (b"12345", True)
+        piece.release()
+        await other
+
+
+async def test_memory_is_given_in_turn_and_a_cancelled_waiter_takes_none() -> None:
+    memory = Memory(10)
+    await memory.reserve(10)
+    large, small = asyncio.create_task(memory.reserve(9)), asyncio.create_task(memory.reserve(1))
+    await soon()
+    memory.release(2)
+    await soon()
+    assert not small.done(), "the small one has overtaken"
+    large.cancel()
+    await asyncio.wait([large, small])
+    assert (memory.used, memory.short) == (9, False)
+
+
+async def test_a_waiter_that_is_cancelled_at_the_moment_of_its_turn_gives_it_back() -> None:
+    memory = Memory(10)
+    await memory.reserve(10)
+    waiting = asyncio.create_task(memory.reserve(9))
+    await soon()
+    memory.release(10)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert waiting.cancelled() and memory.used == 0
+
+
+async def test_more_than_there_is_at_all_is_held_alone() -> None:
+    memory = Memory(10)
+    await memory.reserve(50)
+    other = asyncio.create_task(memory.reserve(1))
+    await soon()
+    assert not other.done()
+    memory.release(50)
+    await other
+
+
+@pytest.mark.parametrize("lose_at", [0, 3, 12])
+async def test_a_lost_lease_comes_through_and_no_memory_is_kept(lose_at: int) -> None:
+    memory = Memory(100)
+    with pytest.raises(LeaseLost):
+        async with Cutter(FakeBody(pattern(1, 50), piece=3, lose_at=lose_at), memory) as cutter:
+            await all_pieces(cutter, 5, 10)
+    assert memory.used == 0
+
+
+@pytest.mark.parametrize("hang_at", [0, 3, 10, 12])
+async def test_a_cancelled_one_keeps_no_memory(hang_at: int) -> None:
+    memory, body = Memory(100), FakeBody(pattern(1, 50), piece=3, hang_at=hang_at)
+
+    async def work() -> int:
+        async with Cutter(body, memory) as cutter:
+            await all_pieces(cutter, 5, 10)
+        return 0
+
+    task = asyncio.create_task(work())
+    await body.hung(task)
+    await soon()
+    task.cancel()
+    await asyncio.wait([task], timeout=5)
+    assert task.cancelled() and memory.used == 0 and not memory.fillings
+
+
+# --- sending
+
+
+def sends(gate: asyncio.Event, result: int) -> Callable[[], Awaitable[int]]:
+    async def send() -> int:
+        await gate.wait()
+        if result < 0:
+            raise OSError("broken")
+        return result
+
+    return send
+
+
+async def test_no_more_than_the_most_are_on_their_way() -> None:
+    gates = [asyncio.Event() for _ in range(3)]
+    sending = Sending[int](2)
+    await sending.start(sends(gates[0], 0))
+    await sending.start(sends(gates[1], 1))
+    third = asyncio.create_task(sending.start(sends(gates[2], 2)))
+    await soon()
+    assert not third.done()
+    gates[1].set()
+    await third
+    for gate in gates:
+        gate.set()
+    await sending.end()
+    assert sending.results == [0, 1, 2]
+
+
+async def test_results_arrive_in_order() -> None:
+    gates = [asyncio.Event() for _ in range(3)]
+    seen: list[int] = []
+    sending = Sending[int](5, seen.append)
+    for n, gate in enumerate(gates):
+        await sending.start(sends(gate, n))
+    for n, expected in ((2, []), (0, [0]), (1, [0, 1, 2])):
+        gates[n].set()
+        await soon()
+        assert seen == expected
+
+
+async def test_only_what_came_before_a_failure_counts_and_nothing_more_begins() -> None:
+    gate = asyncio.Event()
+    gate.set()
+    sending = Sending[int](1)
+    await sending.start(sends(gate, 0))
+    await sending.start(sends(gate, -1))
+    with pytest.raises(OSError, match="broken"):
+        await sending.start(sends(gate, 2))
+    with pytest.raises(OSError, match="broken"):
+        await sending.end()
+    assert (sending.results, sending.started) == ([0], 2)
+
+
+async def test_settling_waits_though_it_is_cancelled_again_and_again() -> None:
+    gate = asyncio.Event()
+    sending = Sending[int](5)
+    await sending.start(sends(gate, 1))
+    settling = asyncio.create_task(sending.settle())
+    for _ in range(3):
+        await soon()
+        settling.cancel()
+    await soon()
+    assert not settling.done()
+    gate.set()
+    await asyncio.wait([settling])
+    assert settling.cancelled() and sending.results == [1]
