@@ -107,6 +107,8 @@ class Bucket:
         """Writes with conditions work; without, `match` and `absent` are left out."""
         self.quoted = options.profile_name != "ceph"
         """If-Match takes an ETag in quotes, as it should."""
+        self.silent = False
+        """What fails is not logged: whoever asks tells it."""
         self.client = client
         self.name = options.bucket
         self._options = options
@@ -136,14 +138,14 @@ class Bucket:
 
     async def get(self, key: str, operation: str = "get_object") -> Found:
         """A small object, whole. Raises `Missing`."""
-        got, data = await self._call(operation, key, partial(self._read, key))
+        got, data = await self._call(operation, key, partial(self._read, key), means=_missing)
         return Found(data, _etag(got), got["LastModified"])
 
     async def get_range(self, key: str, start: int, stop: int, operation: str = "get_object") -> bytes:
         """The bytes of an object from `start` up to, not including, `stop`. Raises `Missing`."""
         if stop <= start:
             return b""
-        _, data = await self._call(operation, key, partial(self._read, key, Range=f"bytes={start}-{stop - 1}"))
+        _, data = await self._call(operation, key, partial(self._read, key, Range=f"bytes={start}-{stop - 1}"), means=_missing)
         if len(data) != stop - start:
             raise self._odd(operation, key, f"{len(data)} bytes came instead of {stop - start}")
         return data
@@ -156,7 +158,7 @@ class Bucket:
         try:
             while at < stop:
                 if body is None:
-                    got = await self._call(operation, key, partial(self._open, key, at, stop, etag), self._downloads)
+                    got = await self._call(operation, key, partial(self._open, key, at, stop, etag), self._downloads, _missing)
                     body, etag = got["Body"], _etag(got)
                     if at and got["ResponseMetadata"]["HTTPStatusCode"] != 206:
                         raise self._odd(operation, key, "the server sent all of it instead of a range")
@@ -180,7 +182,7 @@ class Bucket:
 
     async def head(self, key: str, operation: str = "head_object") -> Stat:
         """How large an object is, and since when. Raises `Missing`."""
-        got = await self._call(operation, key, partial(self.client.head_object, Bucket=self.name, Key=key))
+        got = await self._call(operation, key, partial(self.client.head_object, Bucket=self.name, Key=key), means=_missing)
         return Stat(got["ContentLength"], _etag(got), got["LastModified"])
 
     async def put(
@@ -201,7 +203,7 @@ class Bucket:
         for attempt in range(1, _CONFLICTS + 1):
             work = partial(self._put, key, data, arguments)
             try:
-                return await self._call(operation, key, work, pool, refused=bool(conditions))
+                return await self._call(operation, key, work, pool, _changed if conditions else None)
             except Changed as refusal:
                 mine = await self._is_mine(key, data, operation)
                 if mine is not None:
@@ -216,7 +218,7 @@ class Bucket:
 
         async def one(key: str) -> None:
             try:
-                await self._call(operation, key, partial(self.client.delete_object, Bucket=self.name, Key=key))
+                await self._call(operation, key, partial(self.client.delete_object, Bucket=self.name, Key=key), means=_missing)
             except Missing:
                 return
 
@@ -247,7 +249,7 @@ class Bucket:
 
     async def upload_part(self, key: str, multipart: str, number: int, data: Data, operation: str = "upload_part") -> str:
         """Send a part; returns its ETag. Raises `Gone`."""
-        return await self._call(operation, key, partial(self._upload_part, key, multipart, number, data), self._bodies, _GONE)
+        return await self._call(operation, key, partial(self._upload_part, key, multipart, number, data), self._bodies, _gone)
 
     async def copy_part(
         self,
@@ -268,7 +270,7 @@ class Bucket:
         work = partial(
             self.client.upload_part_copy, Bucket=self.name, Key=key, UploadId=multipart, PartNumber=number, **arguments
         )
-        got = await self._call(operation, key, work, self._bodies, {"NoSuchUpload"})
+        got = await self._call(operation, key, work, self._bodies, _gone_or_missing)
         return _etag(got["CopyPartResult"])
 
     async def list_parts(self, key: str, multipart: str, after: int = 0, operation: str = "list_parts") -> Parts:
@@ -278,7 +280,7 @@ class Bucket:
             work = partial(
                 self.client.list_parts, Bucket=self.name, Key=key, UploadId=multipart, PartNumberMarker=cast(Any, after)
             )
-            page = await self._call(operation, key, work, gone=_GONE)
+            page = await self._call(operation, key, work, means=_gone)
             parts += (Part(one["PartNumber"], one["Size"], _etag(one)) for one in page.get("Parts", ()))
             if not page.get("IsTruncated"):
                 return sorted((one for one in parts if one.number > after or not after), key=lambda part: part.number)
@@ -292,13 +294,13 @@ class Bucket:
         work = partial(
             self.client.complete_multipart_upload, Bucket=self.name, Key=key, UploadId=multipart, MultipartUpload=listed
         )
-        await self._call(operation, key, partial(self._ending, work, key, multipart), gone=_GONE)
+        await self._call(operation, key, partial(self._ending, work, key, multipart), means=_gone)
 
     async def abort(self, key: str, multipart: str, operation: str = "abort_multipart_upload") -> None:
         """Forget a multipart upload and its parts. One that is gone is no error."""
         work = partial(self.client.abort_multipart_upload, Bucket=self.name, Key=key, UploadId=multipart)
         try:
-            await self._call(operation, key, partial(self._ending, work, key, multipart), gone=_GONE)
+            await self._call(operation, key, partial(self._ending, work, key, multipart), means=_gone)
         except Gone:
             return
 
@@ -308,6 +310,11 @@ class Bucket:
             await self.head(self._options.below_info + "tusd-check")
         except Missing:
             return
+
+    async def region(self) -> str | None:
+        """The region that the bucket is in, if the server says that."""
+        got = await self._call("head_bucket", "", partial(self.client.head_bucket, Bucket=self.name))
+        return got.get("BucketRegion")
 
     # --- in threads
 
@@ -369,10 +376,9 @@ class Bucket:
         key: str,
         work: Callable[[], T],
         pool: ThreadPoolExecutor | None = None,
-        gone: set[str] | None = None,
-        refused: bool = False,
+        means: Callable[[ClientError], Exception | None] | None = None,
     ) -> T:
-        """Do `work` in a thread of a pool. `gone`: the codes that mean `Gone`. `refused`: a condition was set."""
+        """Do `work` in a thread of a pool. `means`: what to raise for an error that is an answer."""
         took, sent = 0.0, 0
 
         def timed() -> T:
@@ -388,13 +394,9 @@ class Bucket:
         try:
             return await plugin.in_thread(timed, pool or self._small)
         except ClientError as error:
-            code, status = code_of(error), status_of(error)
-            if gone is not None and code in gone:
-                raise Gone from error
-            if refused and (status in (409, 412) or (status == 404 and code in _MISSING)):
-                raise (_Conflict if status == 409 else Changed) from error
-            if code in _MISSING or (status == 404 and code not in ("NoSuchBucket", "NoSuchUpload")):
-                raise Missing from error
+            meant = means(error) if means is not None else None
+            if meant is not None:
+                raise meant from error
             raise self._failed(operation, key, error) from error
         except BotoCoreError as error:
             raise self._failed(operation, key, error) from error
@@ -418,7 +420,8 @@ class Bucket:
         if isinstance(error, ClientError):
             facts["s3_request"] = error.response.get("ResponseMetadata", {}).get("RequestId")
             full = full or status_of(error) == 507
-        self._logger.error("%s failed: %s", operation, reason_of(error), extra=facts)
+        if not self.silent:
+            self._logger.error("%s failed: %s", operation, reason_of(error), extra=facts)
         return plugin.StorageFull() if full else plugin.StorageUnavailable()
 
     def _odd(self, operation: str, key: str, what: str) -> plugin.TusError:
@@ -465,6 +468,28 @@ class Bucket:
 
 class _Conflict(Changed):
     """Another write at the same moment; nobody knows which one won."""
+
+
+def _missing(error: ClientError) -> Exception | None:
+    code = code_of(error)
+    if code in _MISSING or (status_of(error) == 404 and code not in ("NoSuchBucket", "NoSuchUpload")):
+        return Missing()
+    return None
+
+
+def _gone(error: ClientError) -> Exception | None:
+    return Gone() if code_of(error) in _GONE else None
+
+
+def _gone_or_missing(error: ClientError) -> Exception | None:
+    return Gone() if code_of(error) == "NoSuchUpload" else _missing(error)
+
+
+def _changed(error: ClientError) -> Exception | None:
+    status = status_of(error)
+    if status == 409:
+        return _Conflict()
+    return Changed() if status == 412 or code_of(error) == "NoSuchKey" else None
 
 
 def _etag(answer: Any) -> str:

@@ -6,9 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import boto3.session
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, NoCredentialsError
+
 from tusd import plugin
 
 from .bucket import DOWNLOAD_THREADS, SMALL_THREADS, Bucket
+from .cures import explain
 from .options import Options
 from .trial import try_out
 
@@ -19,20 +24,30 @@ if TYPE_CHECKING:  # the stubs are no dependency
 @asynccontextmanager
 async def connect(options: Options, worker: plugin.Worker) -> AsyncIterator[Bucket]:
     """The bucket, after it was tried out. Raises `StorageUnavailable`, which says what is wrong, where, and the cure."""
-    client = await plugin.in_thread(lambda: make_client(options))
+    client, origin = await plugin.in_thread(lambda: make_client(options))
     bucket = Bucket(client, options, worker.metrics, worker.logger)
     try:
-        await try_out(bucket, options, worker.logger)
+        await try_out(bucket, options, origin, worker.logger)
         yield bucket
     finally:
         await bucket.close()
 
 
-def make_client(options: Options) -> S3Client:
-    """The SDK's client, which all threads of a worker share."""
-    import boto3
-    from botocore.config import Config
+def make_client(options: Options) -> tuple[S3Client, str]:
+    """The SDK's client, which all threads of a worker share; and whose credentials it uses. Raises `StorageUnavailable`."""
+    try:
+        session = boto3.session.Session(profile_name=options.aws_profile)
+        if options.access_key_id is not None:
+            return _client(session, options), "storage.access_key_id"
+        credentials = session.get_credentials()
+        if credentials is None:
+            raise NoCredentialsError
+        return _client(session, options), f"the AWS SDK ({credentials.method})"
+    except (BotoCoreError, ValueError) as error:
+        raise plugin.StorageUnavailable(f"{options.place}: {explain(error, 'connecting', options, '')}") from error
 
+
+def _client(session: boto3.session.Session, options: Options) -> S3Client:
     s3: Any = {
         "addressing_style": "path" if options.path_style else "virtual",
         "payload_signing_enabled": False,
@@ -41,7 +56,6 @@ def make_client(options: Options) -> S3Client:
     more: dict[str, Any] = {"use_dualstack_endpoint": True} if options.dual_stack else {}
     if options.proxy is not None:
         more["proxies"] = {"http": options.proxy, "https": options.proxy}
-    session = boto3.session.Session(profile_name=options.aws_profile)
     region = options.region or session.region_name or options.rules.region
     return session.client(
         "s3",

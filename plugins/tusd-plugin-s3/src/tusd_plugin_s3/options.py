@@ -161,6 +161,13 @@ class Options(plugin.Options):
         return self.rules.endpoint.format(region=self.region or self.rules.region)
 
     @property
+    def place(self) -> str:
+        """The bucket, in words."""
+        return f'bucket "{self.bucket}" ' + (
+            f"at {self.where}" if self.where else f"of AWS in {self.region or 'the default region'}"
+        )
+
+    @property
     def below_info(self) -> str:
         """What the keys of `.info` and `.part` objects begin with."""
         return self.prefix if self.info_prefix is None else self.info_prefix
