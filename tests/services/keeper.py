@@ -88,8 +88,8 @@ class Children:
         """Kill them, the last first, and wait for their ends."""
         for process in reversed(self.running):
             process.kill()
-        for process in reversed(self.running):
-            process.wait()
+        while self.running:
+            self.running.pop().wait()
 
 
 def _die_with_parent() -> None:

@@ -17,8 +17,8 @@ MIB = 1 << 20
 
 
 @pytest.fixture
-def bucket(localstack_bucket: S3Bucket) -> S3Bucket:
-    return localstack_bucket
+def bucket(s3_bucket: S3Bucket) -> S3Bucket:
+    return s3_bucket
 
 
 @pytest.fixture
