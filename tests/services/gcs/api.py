@@ -114,7 +114,7 @@ async def answer(store: Store, call: Call) -> Answer:
 def one_object(store: Store, call: Call, bucket: str, name: str) -> Answer:
     """Read, change or delete the metadata of an object."""
     stored = store.get(bucket, name, call.query.get("generation"))
-    Conditions.of(call.query).check(stored, reading=call.method == "GET")
+    Conditions.of(call.query).check(stored)
     if call.method == "DELETE":
         store.delete(stored)
         return Answer(204)
@@ -157,7 +157,12 @@ async def compose(store: Store, call: Call, bucket: str, name: str) -> Stored:
     fields = new_fields(request.get("destination", {}), call.query, "destination")
     fields["storageClass"] = sources[0].fields["storageClass"]
     components = sum(source.components or 1 for source in sources)
-    return await _assemble(store, sources, bucket, name, fields, conditions, components)
+    composed = await _assemble(store, sources, bucket, name, fields, conditions, components)
+    if request.get("deleteSourceObjects"):
+        for source in {source.name: source for source in sources if source.name != name}.values():
+            if store.find(bucket, source.name) == source:
+                store.delete(source)
+    return composed
 
 
 async def copy(store: Store, call: Call, source: Stored, bucket: str, name: str) -> Stored:
@@ -168,7 +173,11 @@ async def copy(store: Store, call: Call, source: Stored, bucket: str, name: str)
     sent = call.fields()
     kept = source.fields if not WRITABLE & sent.keys() else {}
     fields = {**kept, **new_fields(sent, call.query, "destination")}
-    return await _assemble(store, [source], bucket, name, fields, conditions, source.components)
+    moved = store.bucket(bucket)["storageClass"] if "storageClass" not in fields else fields["storageClass"]
+    components = source.components
+    if components is not None and moved != source.fields["storageClass"]:
+        components = 1  # https://cloud.google.com/storage/docs/json_api/v1/objects/rewrite
+    return await _assemble(store, [source], bucket, name, fields, conditions, components)
 
 
 async def _assemble(

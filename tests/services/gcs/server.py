@@ -216,7 +216,7 @@ class Server:
 
     async def _download(self, request: web.Request, call: Call, bucket: str, name: str) -> web.StreamResponse:
         stored = self._store.get(bucket, name, call.query.get("generation"))
-        Conditions.of(call.query).check(stored, reading=True)
+        Conditions.of(call.query).check(stored)
         headers = _data_headers(stored)
         asked = _span(request.headers.get(hdrs.RANGE), stored.size)
         first, end = asked or (0, stored.size)

@@ -64,7 +64,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """The preconditions of one request. Absent objects have generation 0, and no metageneration."""
+    """The preconditions of one request, https://cloud.google.com/storage/docs/request-preconditions. What is absent has generation 0."""
 
     generation: int | None = None
     not_generation: int | None = None
@@ -81,17 +81,15 @@ class Conditions:
         except ValueError:
             raise invalid("Invalid value for a precondition: an integer is expected") from None
 
-    def check(self, current: Stored | None, *, reading: bool = False) -> None:
-        """Raise 412 unless all hold; a read whose "not" condition fails is answered with 304."""
-        generation = current.generation if current else 0
-        metageneration = current.metageneration if current else None
+    def check(self, current: Stored | None) -> None:
+        """Raise 412 where something should match and does not, 304 where something should not match and does."""
+        generation, metageneration = (current.generation, current.metageneration) if current else (0, 0)
+        unmet = "At least one of the pre-conditions you specified did not hold."
         if self.generation not in (None, generation) or self.metageneration not in (None, metageneration):
-            raise GcsError(412, "conditionNotMet", "At least one of the pre-conditions you specified did not hold.")
-        absent = current is None and self.not_metageneration is not None
-        if self.not_generation == generation or absent or (current and self.not_metageneration == metageneration):
-            raise GcsError(
-                304 if reading else 412, "conditionNotMet", "At least one of the pre-conditions you specified did not hold."
-            )
+            raise GcsError(412, "conditionNotMet", unmet)
+        absent = current is None and self.not_generation is not None  # "if no live object exists, the precondition fails"
+        if absent or self.not_generation == generation or self.not_metageneration == metageneration:
+            raise GcsError(304, "notModified", unmet)
 
 
 class Spool:
