@@ -22,8 +22,9 @@ from google.api_core.exceptions import GoogleAPICallError
 
 from tests.services.gcs.client import gcs_client
 
-KIB = 1024
-QUANTUM = 256 * KIB
+pytest_plugins = ["tests.services.gcs.fixtures"]
+
+QUANTUM = 256 * 1024
 
 ENDPOINT = os.environ.get("TUSD_TEST_GCS_ENDPOINT")
 
@@ -397,8 +398,8 @@ def test_sources_are_of_one_storage_class(bucket: Any) -> None:
 
 @the_testbench("looks for deleteSourceObjects in the query, while Google's client sends it in the body")
 def test_composing_can_delete_the_sources(bucket: Any) -> None:
-    blob = put(bucket, "b", b"2")
-    blob.compose([put(bucket, "a", b"1"), blob], delete_source_objects=True, retry=None)
+    sources = [put(bucket, "a", b"1"), put(bucket, "b", b"2")]
+    bucket.blob("b").compose(sources, delete_source_objects=True, retry=None)
     assert [(blob.name, blob.size) for blob in bucket.list_blobs()] == [("b", 2)]
 
 

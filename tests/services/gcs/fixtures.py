@@ -1,4 +1,4 @@
-"""What tests take: `from tests.services.gcs.fixtures import gcs_bucket, gcs_server` in a conftest.py."""
+"""What a test module gets with `pytest_plugins = ["tests.services.gcs.fixtures"]`: one server for all such modules of a run."""
 
 from __future__ import annotations
 

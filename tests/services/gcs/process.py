@@ -25,14 +25,14 @@ class GcsServer:
 
     def __init__(self, folder: Path, *, private: bool = False) -> None:
         self.folder = folder
-        self._port = 0
+        self.port = 0
         self._process: subprocess.Popen[str] | None = None
         self._key: rsa.RSAPrivateKey | None = rsa.generate_private_key(65537, 2048) if private else None
 
     @property
     def endpoint(self) -> str:
         """What `client_options={"api_endpoint": ...}` or STORAGE_EMULATOR_HOST takes. It stays the same after a restart."""
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://127.0.0.1:{self.port}"
 
     @property
     def pid(self) -> int:
@@ -52,7 +52,7 @@ class GcsServer:
     def start(self) -> None:
         """Start it, with all that it had when it ended, and wait until it listens."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "tests.services.gcs", str(self.folder), str(self._port)]
+        command = [sys.executable, "-m", "tests.services.gcs", str(self.folder), str(self.port)]
         if self._key is not None:
             public = self.folder / "key.pem"
             form = (serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
@@ -67,7 +67,7 @@ class GcsServer:
         if not line:
             self.kill()
             raise RuntimeError(f"the server did not start:\n{self.log}")
-        self._port = int(line)
+        self.port = int(line)
 
     def kill(self) -> None:
         """End it at once (SIGKILL). Nothing that it has answered is lost."""

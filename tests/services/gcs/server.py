@@ -21,6 +21,7 @@ from tests.services.gcs.store import Conditions, GcsError, Session, Spool, Store
 
 QUANTUM = 256 * 1024  # a session keeps whole multiples of it until its last bytes come
 PIECE = 2**20  # bytes of a download that are in memory at once
+GOOGLES_AUDIENCE = "https://oauth2.googleapis.com/token"  # what google-auth writes, wherever it sends the assertion
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
 
@@ -46,6 +47,8 @@ class Server:
             return await self._route(request)
         except GcsError as error:
             return _response(Answer.of(error))
+        except (ConnectionError, web.RequestPayloadError):
+            return web.Response(status=400)  # nobody gets it: the client is gone
         except UnicodeEncodeError:
             return _response(Answer.of(invalid("A text is not valid Unicode")))
 
@@ -267,7 +270,7 @@ class Server:
         try:
             if form.get("grant_type") != JWT_BEARER or self._public_key is None:
                 raise jwt.InvalidTokenError("not a grant that this server knows")
-            audience = f"http://{request.host}/token"
+            audience = [f"http://{request.host}/token", GOOGLES_AUDIENCE]
             claims = jwt.decode(str(form.get("assertion")), self._public_key, algorithms=["RS256"], audience=audience)
             if "scope" not in claims:
                 raise jwt.InvalidTokenError("no scope is asked for")
