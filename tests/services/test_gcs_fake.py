@@ -251,6 +251,24 @@ def test_custom_metadata_is_at_most_8_kib(bucket: Any) -> None:
     blob.upload_from_string(b"", retry=None)
 
 
+def test_access_to_a_new_object(bucket: Any) -> None:
+    blob = put(bucket, "a", predefined_acl="publicRead")
+    blob.acl.reload()
+    assert "READER" in blob.acl.all().get_roles()
+
+
+@the_testbench("forgets the key")
+def test_the_key_that_encrypts_a_new_object(bucket: Any) -> None:
+    key = "projects/p/locations/global/keyRings/r/cryptoKeys/k"
+    bucket.blob("a", kms_key_name=key).upload_from_string(b"data", retry=None)
+    assert bucket.get_blob("a").kms_key_name == f"{key}/cryptoKeyVersions/1"
+
+
+def test_permissions(bucket: Any) -> None:
+    asked = ["storage.objects.create", "storage.objects.delete"]
+    assert sorted(bucket.test_iam_permissions(asked)) == asked
+
+
 # reading
 
 
@@ -414,6 +432,65 @@ def test_copying(bucket: Any, client: Any) -> None:
     assert found.download_as_bytes(retry=None) == b"data"
     token, done, size = other.blob("c").rewrite(found, retry=None)
     assert (token, done, size) == (None, 4, 4) and other.blob("c").download_as_bytes(retry=None) == b"data"
+
+
+@the_testbench("has no componentCount")
+def test_rewriting_into_another_class_makes_one_component(bucket: Any) -> None:
+    blob = bucket.blob("two")
+    blob.compose([put(bucket, "a"), put(bucket, "b")], retry=None)
+    bucket.blob("same").rewrite(blob, retry=None)
+    blob.update_storage_class("NEARLINE")
+    found = bucket.get_blob("two")
+    assert (found.storage_class, found.component_count, found.md5_hash) == ("NEARLINE", 1, None)
+    assert bucket.get_blob("same").component_count == 2
+
+
+# uploads in one request
+
+
+def test_a_body_of_data_only(bucket: Any, endpoint: str) -> None:
+    url = f"{endpoint}/upload/storage/v1/b/{bucket.name}/o?uploadType=media&name=a&ifGenerationMatch=0"
+    assert requests.post(url, data=b"data", timeout=10).json()["name"] == "a"
+    assert bucket.blob("a").download_as_bytes(retry=None) == b"data"
+    assert requests.post(url, data=b"data", timeout=10).status_code == 412
+
+
+@the_testbench("does not keep the type")
+def test_a_body_of_data_has_the_type_of_the_request(bucket: Any, endpoint: str) -> None:
+    url = f"{endpoint}/upload/storage/v1/b/{bucket.name}/o?uploadType=media&name=a"
+    requests.post(url, data=b"data", headers={"Content-Type": "text/plain; charset=utf-16"}, timeout=10)
+    assert bucket.get_blob("a").content_type == "text/plain; charset=utf-16"
+
+
+RELATED = b'--zz\r\nContent-Type: application/json\r\n\r\n{"name": "a"}\r\n--zz\r\nContent-Type: a/b\r\n\r\nhello\r\n--zz--\r\n'
+
+
+def related(endpoint: str, bucket: Any, body: bytes) -> int:
+    """Upload with uploadType=multipart."""
+    url = f"{endpoint}/upload/storage/v1/b/{bucket.name}/o?uploadType=multipart"
+    headers = {"Content-Type": "multipart/related; boundary=zz"}
+    return requests.post(url, data=body, headers=headers, timeout=10).status_code
+
+
+def test_a_body_of_metadata_and_data(bucket: Any, endpoint: str) -> None:
+    assert related(endpoint, bucket, RELATED) == 200
+    assert bucket.get_blob("a").content_type == "a/b" and bucket.blob("a").download_as_bytes(retry=None) == b"hello"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        RELATED[:60],
+        pytest.param(RELATED[:-10], marks=the_testbench("needs no end")),
+        RELATED.replace(b"hello\r\n", b"hello\r\n--zz\r\n\r\nmore\r\n"),
+        pytest.param(RELATED.replace(b'{"name"', b'{"name'), marks=the_testbench("answers 500")),
+    ],
+    ids=["nothing", "metadata only", "no end", "three parts", "bad JSON"],
+)
+def test_a_body_that_is_malformed(bucket: Any, endpoint: str, body: bytes) -> None:
+    assert related(endpoint, bucket, body) == 400
+    assert list(bucket.list_blobs()) == []
 
 
 # checksums of uploads

@@ -11,7 +11,9 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-from tests.services.gcs.store import WRITABLE, Conditions, GcsError, Store, Stored, invalid
+from multidict import MultiDict
+
+from tests.services.gcs.store import WRITABLE, Conditions, GcsError, Store, Stored, integer, invalid
 
 COMPOSE_LIMIT = 32  # sources of one compose, https://cloud.google.com/storage/quotas
 PAGE = 1000  # entries of a listing
@@ -25,7 +27,7 @@ class Call:
 
     method: str
     segments: tuple[str, ...]
-    query: Mapping[str, str]
+    query: MultiDict[str]
     host: str
     body: bytes = b""
 
@@ -37,7 +39,7 @@ class Call:
             segments = tuple(unquote(part, errors="strict") for part in url.path.split("/")[1:])
         except UnicodeDecodeError:
             raise invalid("The path is not UTF-8") from None
-        return cls(method, segments, dict(parse_qsl(url.query, keep_blank_values=True)), host, body)
+        return cls(method, segments, MultiDict(parse_qsl(url.query, keep_blank_values=True)), host, body)
 
     def fields(self) -> dict[str, Any]:
         """The JSON of the body; nothing where it is empty."""
@@ -78,10 +80,6 @@ async def answer(store: Store, call: Call) -> Answer:
             fields = call.fields()
             store.create_bucket(str(fields.get("name", "")), {k: fields[k] for k in ("storageClass", "location") if k in fields})
             return Answer(200, bucket_resource(store, call.host, str(fields["name"])))
-        case "GET", ("b",):
-            return Answer(
-                200, {"kind": "storage#buckets", "items": [bucket_resource(store, call.host, n) for n in store.buckets()]}
-            )
         case "GET", ("b", bucket):
             return Answer(200, bucket_resource(store, call.host, bucket))
         case "DELETE", ("b", bucket):
@@ -89,9 +87,8 @@ async def answer(store: Store, call: Call) -> Answer:
             return Answer(204)
         case "GET", ("b", bucket, "iam", "testPermissions"):
             store.bucket(bucket)
-            return Answer(
-                200, {"kind": "storage#testIamPermissionsResponse", "permissions": call.query.get("permissions", "").split(",")}
-            )
+            held = call.query.getall("permissions", [])  # whoever gets this far may do all
+            return Answer(200, {"kind": "storage#testIamPermissionsResponse", "permissions": held})
         case "GET", ("b", bucket, "o"):
             return Answer(200, listing(store, call, bucket))
         case "GET" | "PATCH" | "PUT" | "DELETE", ("b", bucket, "o", name):
@@ -150,7 +147,7 @@ async def compose(store: Store, call: Call, bucket: str, name: str) -> Stored:
         generation = item.get("generation")
         source = store.get(bucket, str(item.get("name", "")), None if generation is None else str(generation))
         expected = item.get("objectPreconditions", {}).get("ifGenerationMatch")
-        Conditions(generation=None if expected is None else int(expected)).check(source)
+        Conditions(generation=None if expected is None else integer(expected)).check(source)
         sources.append(source)
     if len({source.fields["storageClass"] for source in sources}) > 1:
         raise invalid("The source objects must all have the same storage class.")
@@ -171,11 +168,11 @@ async def copy(store: Store, call: Call, source: Stored, bucket: str, name: str)
     conditions = Conditions.of(call.query)
     conditions.check(store.find(bucket, name))
     sent = call.fields()
-    kept = source.fields if not WRITABLE & sent.keys() else {}
-    fields = {**kept, **new_fields(sent, call.query, "destination")}
-    moved = store.bucket(bucket)["storageClass"] if "storageClass" not in fields else fields["storageClass"]
+    kept = {key: value for key, value in source.fields.items() if key in WRITABLE}
+    fields = {"storageClass": store.bucket(bucket)["storageClass"], **({} if WRITABLE & sent.keys() else kept)}
+    fields |= new_fields(sent, call.query, "destination")
     components = source.components
-    if components is not None and moved != source.fields["storageClass"]:
+    if components is not None and fields["storageClass"] != source.fields["storageClass"]:
         components = 1  # https://cloud.google.com/storage/docs/json_api/v1/objects/rewrite
     return await _assemble(store, [source], bucket, name, fields, conditions, components)
 
@@ -213,8 +210,11 @@ def listing(store: Store, call: Call, bucket: str) -> dict[str, Any]:
     """One page of the objects of a bucket, and of the prefixes that a delimiter makes of them."""
     store.bucket(bucket)
     prefix, delimiter = call.query.get("prefix", ""), call.query.get("delimiter", "")
-    after = base64.urlsafe_b64decode(call.query.get("pageToken", "")).decode()
-    limit = min(int(call.query.get("maxResults", PAGE)), PAGE)
+    try:
+        after = base64.urlsafe_b64decode(call.query.get("pageToken", "")).decode()
+    except ValueError:
+        raise invalid("Invalid value for pageToken") from None
+    limit = min(integer(call.query.get("maxResults", PAGE)), PAGE)
     end = call.query.get("endOffset")
     items: list[dict[str, Any]] = []
     prefixes: list[str] = []

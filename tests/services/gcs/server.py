@@ -6,7 +6,8 @@ import json
 import re
 import secrets
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from email import policy
 from email.parser import BytesParser
 from email.utils import formatdate
@@ -14,10 +15,10 @@ from http import HTTPStatus
 from typing import Any
 
 import jwt
-from aiohttp import BodyPartReader, hdrs, web
+from aiohttp import BodyPartReader, MultipartReader, hdrs, web
 
 from tests.services.gcs.api import Answer, Call, answer, etag, new_fields, parse_json, resource
-from tests.services.gcs.store import Conditions, GcsError, Session, Spool, Store, Stored, check_name, invalid
+from tests.services.gcs.store import Conditions, GcsError, Session, Spool, Store, Stored, check_name, integer, invalid
 
 QUANTUM = 256 * 1024  # a session keeps whole multiples of it until its last bytes come
 PIECE = 2**20  # bytes of a download that are in memory at once
@@ -59,7 +60,8 @@ class Server:
                 return web.Response(text="ready")
             case "POST", ("token",):
                 return await self._token(request)
-        if self._public_key is not None and not call.query.get("upload_id"):  # a session's address is its own permission
+        in_session = call.segments[0] == "upload" and "upload_id" in call.query  # a session's address is its own permission
+        if self._public_key is not None and not in_session:
             self._authorise(request.headers.get(hdrs.AUTHORIZATION, ""))
         match call.method, call.segments:
             case "POST" | "PUT", ("upload", "storage", "v1", "b", bucket, "o"):
@@ -83,8 +85,10 @@ class Server:
         self._store.bucket(bucket)
         match call.query.get("uploadType"):
             case "media":
-                sent = {"contentType": request.content_type} if hdrs.CONTENT_TYPE in request.headers else {}
-                return await self._insert(request, call, bucket, sent, request.content.iter_chunked(PIECE))
+                kind = request.headers.get(hdrs.CONTENT_TYPE)
+                return await self._insert(
+                    request, call, bucket, {"contentType": kind} if kind else {}, request.content.iter_chunked(PIECE)
+                )
             case "multipart":
                 return await self._related(request, call, bucket)
             case "resumable":
@@ -92,25 +96,17 @@ class Server:
         raise invalid("The uploadType of a request is media, multipart or resumable.")
 
     async def _related(self, request: web.Request, call: Call, bucket: str) -> web.Response:
-        try:
+        with malformed():
             parts = await request.multipart()
-            about, data = await parts.next(), None
-            if isinstance(about, BodyPartReader):
-                sent = parse_json(bytes(await about.read()))
-                data = await parts.next()
-        except (AssertionError, ValueError) as error:
-            raise invalid(f"Malformed multipart body: {error}") from error
+            about = await parts.next()
+            text = await about.read() if isinstance(about, BodyPartReader) else b""
+            data = await parts.next()
+        sent = parse_json(bytes(text))
         if not isinstance(data, BodyPartReader):
-            raise invalid("Malformed multipart body: a part of metadata and a part of data are expected")
+            raise invalid("Malformed multipart body: a part of metadata and a part of data are expected.")
         if hdrs.CONTENT_TYPE in data.headers:
             sent.setdefault("contentType", data.headers[hdrs.CONTENT_TYPE])
-        part = data
-
-        async def pieces() -> AsyncIterator[bytes]:
-            while piece := await part.read_chunk(PIECE):
-                yield piece
-
-        return await self._insert(request, call, bucket, sent, pieces())
+        return await self._insert(request, call, bucket, sent, _pieces(parts, data))
 
     async def _insert(
         self, request: web.Request, call: Call, bucket: str, sent: dict[str, Any], pieces: AsyncIterator[bytes]
@@ -146,7 +142,7 @@ class Server:
             new_fields(sent, query),
             query,
             checksums=_checksums(sent, request),
-            length=int(length) if length else None,
+            length=integer(length) if length else None,
         )
         self._store.save_session(session)
         location = f"http://{call.host}/upload/storage/v1/b/{bucket}/o?uploadType=resumable&upload_id={session.id}"
@@ -292,6 +288,24 @@ def _response(made: Answer) -> web.Response:
     if made.body is None:
         return web.Response(status=made.status, headers=made.headers)
     return web.json_response(made.body, status=made.status, headers=made.headers)
+
+
+@contextmanager
+def malformed() -> Iterator[None]:
+    """What aiohttp says of a multipart body that makes no sense, as an answer."""
+    try:
+        yield
+    except (AssertionError, ValueError) as error:
+        raise invalid(f"Malformed multipart body: {error}.") from error
+
+
+async def _pieces(parts: MultipartReader, data: BodyPartReader) -> AsyncIterator[bytes]:
+    """The data of a multipart upload, which must be the last part and have an end."""
+    with malformed():
+        while piece := await data.read_chunk(PIECE):
+            yield piece
+        if await parts.next() is not None:
+            raise ValueError("there is more than metadata and data")
 
 
 def _checksums(sent: dict[str, Any], request: web.Request) -> dict[str, str | None]:

@@ -76,10 +76,7 @@ class Conditions:
         """Those of a query: ifGenerationMatch and so on, or ifSourceGenerationMatch with the infix "Source"."""
         names = ("GenerationMatch", "GenerationNotMatch", "MetagenerationMatch", "MetagenerationNotMatch")
         given = (query.get(f"if{infix}{name}") for name in names)
-        try:
-            return cls(*(None if value is None else int(value) for value in given))
-        except ValueError:
-            raise invalid("Invalid value for a precondition: an integer is expected") from None
+        return cls(*(None if value is None else integer(value) for value in given))
 
     def check(self, current: Stored | None) -> None:
         """Raise 412 where something should match and does not, 304 where something should not match and does."""
@@ -221,10 +218,6 @@ class Store:
         state: dict[str, Any] = json.loads(row[0])
         return state
 
-    def buckets(self) -> list[str]:
-        """Their names, in order."""
-        return [row[0] for row in self._db.execute("SELECT name FROM buckets ORDER BY name")]
-
     def delete_bucket(self, name: str) -> None:
         """Remove an empty bucket; 409 if it is not."""
         self.bucket(name)
@@ -338,6 +331,14 @@ class Store:
         self._db.execute("DELETE FROM sessions WHERE id = ?", (session.id,))
         if session.done is None:
             (self._files / session.file).unlink(missing_ok=True)
+
+
+def integer(value: object) -> int:
+    """A number that a client has sent; 400 if it is none."""
+    try:
+        return int(str(value))
+    except ValueError:
+        raise invalid(f"Invalid integer value: {value!r}") from None
 
 
 def check_name(name: str) -> None:
