@@ -187,7 +187,7 @@ async def _assemble(
     components: int | None,
 ) -> Stored:
     """Copy data in a thread. The files are opened before, so that it does not matter what becomes of their objects meanwhile."""
-    spool = store.spool()
+    spool = store.spool(md5=components is None)  # composite objects have none
     files = [store.path(source).open("rb", buffering=0) for source in sources]
 
     def run() -> None:

@@ -19,12 +19,14 @@ ROOT = Path(__file__).parents[3]
 class GcsServer:
     """A Google Cloud Storage server on 127.0.0.1 that keeps everything below `folder`.
 
-    With `private=True` every request needs a token, which the owner of `service_account_key()` can get. The process ends with
-    the one that has started it, however that ends.
+    With `private=True` every request needs a token, which the owner of `service_account_key()` can get. With `interval` another
+    change of an object less than so many seconds after the last is answered with 429. The process ends with the one that has
+    started it, however that ends.
     """
 
-    def __init__(self, folder: Path, *, private: bool = False) -> None:
+    def __init__(self, folder: Path, *, private: bool = False, interval: float = 0) -> None:
         self.folder = folder
+        self._interval = interval
         self.port = 0
         self._process: subprocess.Popen[str] | None = None
         self._key: rsa.RSAPrivateKey | None = rsa.generate_private_key(65537, 2048) if private else None
@@ -52,12 +54,13 @@ class GcsServer:
     def start(self) -> None:
         """Start it, with all that it had when it ended, and wait until it listens."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "tests.services.gcs", str(self.folder), str(self.port)]
+        command = [sys.executable, "-m", "tests.services.gcs", str(self.folder)]
+        command += [f"--port={self.port}", f"--interval={self._interval}"]
         if self._key is not None:
             public = self.folder / "key.pem"
             form = (serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
             public.write_bytes(self._key.public_key().public_bytes(*form))
-            command.append(str(public))
+            command.append(f"--key={public}")
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True

@@ -8,6 +8,7 @@ import secrets
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from email import policy
 from email.parser import BytesParser
 from email.utils import formatdate
@@ -55,11 +56,8 @@ class Server:
 
     async def _route(self, request: web.Request) -> web.StreamResponse:
         call = Call.of(request.method, request.raw_path, request.host)
-        match call.method, call.segments:
-            case "GET", ("",):
-                return web.Response(text="ready")
-            case "POST", ("token",):
-                return await self._token(request)
+        if (call.method, call.segments) == ("POST", ("token",)):
+            return await self._token(request)
         in_session = call.segments[0] == "upload" and "upload_id" in call.query  # a session's address is its own permission
         if self._public_key is not None and not in_session:
             self._authorise(request.headers.get(hdrs.AUTHORIZATION, ""))
@@ -76,8 +74,7 @@ class Server:
                 return await self._download(request, call, bucket, name)
             case "POST", ("batch", "storage", "v1"):
                 return await self._batch(request)
-        body = await request.read()
-        return _response(await answer(self._store, Call(call.method, call.segments, call.query, call.host, body)))
+        return _response(await answer(self._store, replace(call, body=await request.read())))
 
     # uploads
 
@@ -85,10 +82,8 @@ class Server:
         self._store.bucket(bucket)
         match call.query.get("uploadType"):
             case "media":
-                kind = request.headers.get(hdrs.CONTENT_TYPE)
-                return await self._insert(
-                    request, call, bucket, {"contentType": kind} if kind else {}, request.content.iter_chunked(PIECE)
-                )
+                sent = {"contentType": request.headers.get(hdrs.CONTENT_TYPE)}
+                return await self._insert(request, call, bucket, sent, request.content.iter_chunked(PIECE))
             case "multipart":
                 return await self._related(request, call, bucket)
             case "resumable":
@@ -176,12 +171,17 @@ class Server:
     async def _receive(self, request: web.Request, session: Session, spool: Spool, known: int) -> None:
         """Write what a request brings, but for the first bytes, which are known already. A newer request takes over from it."""
         turn = self._turns[session.id] = object()
+
+        def go_on() -> None:
+            if self._turns.get(session.id) is not turn:
+                raise GcsError(503, "backendError", "Another request has taken over this upload.")
+
         try:
             async for piece in request.content.iter_chunked(PIECE):
-                if self._turns.get(session.id) is not turn:
-                    raise GcsError(503, "backendError", "Another request has taken over this upload.")
+                go_on()
                 spool.write(piece[known:])
                 known = max(0, known - len(piece))
+            go_on()
         except BaseException:
             if self._turns.get(session.id) is turn:
                 self._keep_quanta(session)

@@ -33,7 +33,8 @@ class GcsError(Exception):
 
     def as_json(self) -> dict[str, Any]:
         """The body of the answer."""
-        error = {"message": self.message, "domain": "global", "reason": self.reason}
+        domain = "usageLimits" if self.status == 429 else "global"
+        error = {"message": self.message, "domain": domain, "reason": self.reason}
         if self.reason == "conditionNotMet":
             error |= {"locationType": "header", "location": "If-Match"}
         return {"error": {"code": self.status, "message": self.message, "errors": [error]}}
@@ -90,13 +91,13 @@ class Conditions:
 
 
 class Spool:
-    """A file that grows while bytes arrive, and their checksums. An existing file is continued."""
+    """A file that grows while bytes arrive, and their checksums. An existing file is continued. `md5=False` saves that one."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, md5: bool = True) -> None:
         self.path = path
         self.size = 0
         self._crc = 0
-        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._md5 = hashlib.md5(usedforsecurity=False) if md5 else None
         self._file = path.open("a+b", buffering=0)
         self._file.seek(0)
         while piece := self._file.read(2**20):
@@ -119,9 +120,9 @@ class Spool:
         """As Google writes it: big-endian, in base64."""
         return base64.b64encode(self._crc.to_bytes(4, "big")).decode()
 
-    def md5(self) -> str:
-        """In base64."""
-        return base64.b64encode(self._md5.digest()).decode()
+    def md5(self) -> str | None:
+        """In base64; None if it was not wanted."""
+        return base64.b64encode(self._md5.digest()).decode() if self._md5 else None
 
     def check(self, *, crc32c: str | None, md5: str | None) -> None:
         """Raise 400 unless the bytes are those whose checksums the client has sent."""
@@ -141,7 +142,8 @@ class Spool:
     def _count(self, piece: bytes) -> None:
         self.size += len(piece)
         self._crc = google_crc32c.extend(self._crc, piece)
-        self._md5.update(piece)
+        if self._md5:
+            self._md5.update(piece)
 
 
 @dataclass(slots=True)
@@ -160,9 +162,14 @@ class Session:
 
 
 class Store:
-    """Buckets, objects and sessions of one folder, which only one process may use."""
+    """Buckets, objects and sessions of one folder, which only one process may use.
 
-    def __init__(self, folder: Path) -> None:
+    Between two changes of one name must be `interval` seconds; the second is refused with 429.
+    """
+
+    def __init__(self, folder: Path, interval: float = 0) -> None:
+        self._interval = interval
+        self._changed: dict[tuple[str, str], float] = {}  # names, and when they changed; kept only where there is an interval
         self._files = folder / "files"
         self._files.mkdir(parents=True, exist_ok=True)
         self._db = sqlite3.connect(folder / "state.sqlite", isolation_level=None)
@@ -183,9 +190,9 @@ class Store:
         """Close the database."""
         self._db.close()
 
-    def spool(self, file: str | None = None) -> Spool:
+    def spool(self, file: str | None = None, *, md5: bool = True) -> Spool:
         """For bytes that arrive: a new file, or that of a session."""
-        return Spool(self._files / (file or uuid.uuid4().hex))
+        return Spool(self._files / (file or uuid.uuid4().hex), md5=md5)
 
     def path(self, stored: Stored) -> Path:
         """Where an object's bytes are. The file is never changed, and removed with its generation."""
@@ -261,12 +268,13 @@ class Store:
     ) -> Stored:
         """Make what has arrived an object's new generation, if the conditions hold; else the spool stays open.
 
-        With `components` it is a composite object. With a session, this is what has come of it.
+        `components` are those of a composite object. With a session, this is what has come of it.
         """
         state = self.bucket(bucket)
         check_name(name)
         current = self.find(bucket, name)
         conditions.check(current)
+        self._limit(bucket, name)
         self._newest = max(self._newest + 1, time.time_ns() // 1000)
         now = time.time()
         stored = Stored(
@@ -275,7 +283,7 @@ class Store:
             spool.path.name,
             spool.size,
             spool.crc32c(),
-            spool.md5() if components is None else None,
+            spool.md5(),
             self._newest,
             now,
             now,
@@ -294,6 +302,7 @@ class Store:
 
     def patch(self, stored: Stored, changes: Mapping[str, Any], *, whole: bool) -> Stored:
         """Change metadata: fields that are null are removed, and with `whole` also those that are not named."""
+        self._limit(stored.bucket, stored.name)
         fields = {} if whole else dict(stored.fields)
         if isinstance(changes.get("metadata"), dict) and not whole:  # a patch reaches into the custom metadata
             changes = {**changes, "metadata": {**stored.fields.get("metadata", {}), **changes["metadata"]}}
@@ -305,8 +314,19 @@ class Store:
 
     def delete(self, stored: Stored) -> None:
         """Remove an object. Who reads it at the time gets all of it."""
+        self._limit(stored.bucket, stored.name)
         self._db.execute("DELETE FROM objects WHERE bucket = ? AND name = ?", (stored.bucket, stored.name))
         self.path(stored).unlink()
+
+    def _limit(self, bucket: str, name: str) -> None:
+        now = time.monotonic()
+        if now - self._changed.get((bucket, name), -self._interval) < self._interval:
+            text = (
+                f"The object {bucket}/{name} exceeded the rate limit for object mutation operations (create, update, and delete)."
+            )
+            raise GcsError(429, "rateLimitExceeded", f"{text} Please reduce your request rate.")
+        if self._interval:
+            self._changed[bucket, name] = now
 
     def _save(self, stored: Stored) -> None:
         row = (stored.bucket, stored.name, stored.file, stored.generation, json.dumps(asdict(stored)))

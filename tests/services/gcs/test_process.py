@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
+from google.api_core.exceptions import TooManyRequests
 from google.auth.exceptions import RefreshError
 from google.cloud import storage
 
@@ -206,6 +208,26 @@ def test_it_ends_with_the_process_that_has_started_it(tmp_path: Path) -> None:
         assert listens(port)
         starter.send_signal(signal.SIGKILL)
     until(lambda: not listens(port))
+
+
+# its limits
+
+
+def test_a_name_can_be_limited_to_one_change_in_an_interval(tmp_path: Path) -> None:
+    server = GcsServer(tmp_path, interval=0.5)
+    server.start()
+    bucket = gcs_client(server.endpoint).bucket(server.create_bucket())
+    bucket.blob("a").upload_from_string(b"1")
+    bucket.blob("b").upload_from_string(b"1")
+    with pytest.raises(TooManyRequests, match="exceeded the rate limit"):
+        bucket.blob("a").upload_from_string(b"2", retry=None)
+    with pytest.raises(TooManyRequests):
+        bucket.blob("a").delete(retry=None)
+    time.sleep(0.5)
+    bucket.blob("a").upload_from_string(b"3", retry=None)
+    bucket.blob("b").delete(retry=None)
+    server.kill()
+    assert server.log == ""
 
 
 # whom it lets in
