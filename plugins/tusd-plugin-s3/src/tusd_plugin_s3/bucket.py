@@ -1,0 +1,524 @@
+"""Every request to the S3 server, as a typed call that does not block the event loop. The one file that uses the SDK's client.
+
+Requests run in threads: those with bodies in as many as `concurrency`, downloads in others, and small requests in others again, so that
+a HEAD never waits behind parts. The SDK retries what may be retried. What its errors say is logged here, once, and goes no further.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import logging
+import random
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from tusd import plugin
+
+from . import figures
+from .headers import encrypted
+from .options import Options
+from .reasons import code_of, reason_of, status_of
+
+if TYPE_CHECKING:  # the stubs are no dependency
+    from mypy_boto3_s3 import S3Client
+
+T = TypeVar("T")
+Data = bytes | bytearray | BinaryIO
+Parts = list["Part"]  # inside the class `list` is a method
+
+SMALL_THREADS = 16
+DOWNLOAD_THREADS = 16
+_CHUNK = 1 << 20
+"""Bytes of a download that are read at once; and from which on a body is not small."""
+_CONFLICTS = 3
+"""How often a write is tried again that another one at the same moment got in the way of."""
+_MISSING = {"NoSuchKey", "NotFound", "404"}
+_GONE = {"NoSuchUpload", "NoSuchKey", "404"}
+_FULL = {"QuotaExceeded", "StorageQuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded"}
+
+
+class Missing(Exception):
+    """There is no such key."""
+
+
+class Gone(Exception):
+    """There is no such multipart upload: it was completed or aborted."""
+
+
+class Changed(Exception):
+    """A condition does not hold: somebody else was there before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An object with its bytes."""
+
+    data: bytes
+    etag: str
+    modified: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """An object without its bytes."""
+
+    size: int
+    etag: str
+    modified: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a multipart upload."""
+
+    number: int
+    size: int
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An object in a listing."""
+
+    key: str
+    size: int
+    etag: str
+    modified: datetime
+
+
+class Bucket:
+    """One bucket, for one worker. ETags are without quotes.
+
+    All methods raise `StorageUnavailable` when the server cannot be reached or refuses, and `StorageFull` when it has no room, beside
+    what they say themselves. A caller that is cancelled waits for its request to end."""
+
+    def __init__(self, client: S3Client, options: Options, metrics: plugin.Metrics, logger: logging.Logger) -> None:
+        self.conditional = options.conditional_writes == "on"
+        """Writes with conditions work; without, `match` and `absent` are left out."""
+        self.quoted = options.profile_name != "ceph"
+        """If-Match takes an ETag in quotes, as it should."""
+        self.silent = False
+        """What fails is not logged: whoever asks tells it."""
+        self.client = client
+        self.name = options.bucket
+        self._options = options
+        self._always = encrypted(options)
+        self._metrics = metrics
+        self._logger = logger
+        self._bodies = ThreadPoolExecutor(options.concurrency, "tusd-s3-body")
+        self._small = ThreadPoolExecutor(SMALL_THREADS, "tusd-s3")
+        self._downloads = ThreadPoolExecutor(DOWNLOAD_THREADS, "tusd-s3-download")
+        self._demand = 0
+        self._sent = threading.local()
+        client.meta.events.register("before-send.s3", self._count)
+        metrics.declare(*figures.ALL)
+        metrics.set(figures.SEMAPHORE_LIMIT, options.concurrency)
+
+    async def close(self) -> None:
+        """Wait for the requests that are on their way."""
+
+        def close() -> None:
+            for pool in (self._bodies, self._small, self._downloads):
+                pool.shutdown()
+            self.client.close()
+
+        await plugin.in_thread(close)
+
+    # --- objects
+
+    async def get(self, key: str, operation: str = "get_object") -> Found:
+        """A small object, whole. Raises `Missing`."""
+        got, data = await self._call(operation, key, partial(self._read, key), means=_missing)
+        return Found(data, _etag(got), got["LastModified"])
+
+    async def get_range(self, key: str, start: int, stop: int, operation: str = "get_object") -> bytes:
+        """The bytes of an object from `start` up to, not including, `stop`. Raises `Missing`."""
+        if stop <= start:
+            return b""
+        _, data = await self._call(operation, key, partial(self._read, key, Range=f"bytes={start}-{stop - 1}"), means=_missing)
+        if len(data) != stop - start:
+            raise self._odd(operation, key, f"{len(data)} bytes came instead of {stop - start}")
+        return data
+
+    async def stream(self, key: str, start: int, stop: int, operation: str = "get_object") -> AsyncIterator[bytes]:
+        """The bytes of an object in pieces of 1 MiB at most, as the caller takes them. Goes on where a connection broke. Raises `Missing`
+        before the first piece; the connection is closed when it is abandoned."""
+        at, etag, failures = start, "", 0
+        body: Any = None
+        try:
+            while at < stop:
+                if body is None:
+                    got = await self._call(operation, key, partial(self._open, key, at, stop, etag), self._downloads, _missing)
+                    body, etag = got["Body"], _etag(got)
+                    if at and got["ResponseMetadata"]["HTTPStatusCode"] != 206:
+                        raise self._odd(operation, key, "the server sent all of it instead of a range")
+                try:
+                    data = await plugin.in_thread(partial(body.read, min(_CHUNK, stop - at)), self._downloads)
+                    if not data:
+                        raise self._odd(operation, key, f"it ended {stop - at} bytes too early")
+                except BotoCoreError as error:
+                    body.close()
+                    body, failures = None, failures + 1
+                    if failures >= self._options.attempts:
+                        raise self._failed(operation, key, error) from error
+                    self._metrics.add(figures.RETRIES)
+                    await asyncio.sleep(_pause(failures))
+                else:
+                    at, failures = at + len(data), 0
+                    yield data
+        finally:
+            if body is not None:
+                body.close()
+
+    async def head(self, key: str, operation: str = "head_object") -> Stat:
+        """How large an object is, and since when. Raises `Missing`."""
+        got = await self._call(operation, key, partial(self.client.head_object, Bucket=self.name, Key=key), means=_missing)
+        return Stat(got["ContentLength"], _etag(got), got["LastModified"])
+
+    async def put(
+        self,
+        key: str,
+        data: Data,
+        *,
+        carries: Mapping[str, Any] | None = None,
+        match: str | None = None,
+        absent: bool = False,
+        operation: str = "put_object",
+    ) -> str:
+        """Write an object; returns its ETag. `match`: only over the object with this ETag; `absent`: only where there is none. `carries` is what
+        `headers.carried` returns. Raises `Changed`: not when what is there is what was to be written, because then an answer was lost."""
+        conditions = self._conditions(match, absent)
+        arguments = {**self._always, **(carries or {}), **conditions}
+        pool = self._small if isinstance(data, bytes | bytearray) and len(data) < _CHUNK else self._bodies
+        for attempt in range(1, _CONFLICTS + 1):
+            work = partial(self._put, key, data, arguments)
+            try:
+                return await self._call(operation, key, work, pool, _changed if conditions else None)
+            except Changed as refusal:
+                mine = await self._is_mine(key, data, operation)
+                if mine is not None:
+                    return mine
+                if not isinstance(refusal, _Conflict) or attempt == _CONFLICTS:
+                    raise Changed from refusal
+            await asyncio.sleep(_pause(attempt))
+        raise AssertionError("unreachable")
+
+    async def delete(self, *keys: str, operation: str = "delete_object") -> None:
+        """Remove objects. What is not there is no error."""
+
+        async def one(key: str) -> None:
+            try:
+                await self._call(operation, key, partial(self.client.delete_object, Bucket=self.name, Key=key), means=_missing)
+            except Missing:
+                return
+
+        results = await asyncio.gather(*(one(key) for key in keys), return_exceptions=True)
+        for failure in results:
+            if failure is not None:
+                raise failure
+
+    async def list(self, prefix: str, operation: str = "list_objects") -> AsyncIterator[Listed]:
+        """All objects whose keys begin so, as the server lists them: what was written just now may be missing."""
+        more: dict[str, Any] = {}
+        while True:
+            work = partial(self.client.list_objects_v2, Bucket=self.name, Prefix=prefix, **more)
+            page = await self._call(operation, prefix, work)
+            for one in page.get("Contents", ()):
+                yield Listed(one["Key"], one["Size"], _etag(one), one["LastModified"])
+            if not page.get("IsTruncated"):
+                return
+            more = {"ContinuationToken": page["NextContinuationToken"]}
+
+    # --- multipart uploads
+
+    async def create_multipart(self, key: str, carries: Mapping[str, Any], operation: str = "create_multipart_upload") -> str:
+        """Begin a multipart upload; returns its id."""
+        arguments = {**self._always, **carries}
+        work = partial(self.client.create_multipart_upload, Bucket=self.name, Key=key, **arguments)
+        return (await self._call(operation, key, work))["UploadId"]
+
+    async def upload_part(self, key: str, multipart: str, number: int, data: Data, operation: str = "upload_part") -> str:
+        """Send a part; returns its ETag. Raises `Gone`."""
+        return await self._call(operation, key, partial(self._upload_part, key, multipart, number, data), self._bodies, _gone)
+
+    async def copy_part(
+        self,
+        key: str,
+        multipart: str,
+        number: int,
+        source: str,
+        start: int,
+        stop: int,
+        whole: bool,
+        operation: str = "upload_part_copy",
+    ) -> str:
+        """Make a part of the bytes of another object, from `start` up to, not including, `stop`; `whole`: of all of it. Returns the part's ETag.
+        Raises `Gone`, and `Missing` when there is no such source."""
+        arguments: dict[str, Any] = {"CopySource": {"Bucket": self.name, "Key": source}}
+        if not whole:
+            arguments["CopySourceRange"] = f"bytes={start}-{stop - 1}"
+        work = partial(
+            self.client.upload_part_copy, Bucket=self.name, Key=key, UploadId=multipart, PartNumber=number, **arguments
+        )
+        got = await self._call(operation, key, work, self._bodies, _gone_or_missing)
+        return _etag(got["CopyPartResult"])
+
+    async def list_parts(self, key: str, multipart: str, after: int = 0, operation: str = "list_parts") -> Parts:
+        """All parts with numbers above `after`, in order. Raises `Gone`."""
+        parts: Parts = []
+        marker = after
+        while True:
+            work = partial(
+                self.client.list_parts, Bucket=self.name, Key=key, UploadId=multipart, PartNumberMarker=cast(Any, marker)
+            )
+            page = await self._call(operation, key, work, means=_gone)
+            parts += (Part(one["PartNumber"], one["Size"], _etag(one)) for one in page.get("Parts", ()))
+            if not page.get("IsTruncated"):
+                return sorted((one for one in parts if one.number > after), key=lambda part: part.number)
+            marker = int(page["NextPartNumberMarker"])
+
+    async def complete(
+        self, key: str, multipart: str, parts: Sequence[Part], operation: str = "complete_multipart_upload"
+    ) -> None:
+        """Make the object of these parts, in this order. Raises `Gone`."""
+        listed: Any = {"Parts": [{"PartNumber": part.number, "ETag": f'"{part.etag}"'} for part in parts]}
+        work = partial(
+            self.client.complete_multipart_upload, Bucket=self.name, Key=key, UploadId=multipart, MultipartUpload=listed
+        )
+        await self._call(operation, key, partial(self._ending, work, key, multipart), means=_gone)
+
+    async def abort(self, key: str, multipart: str, operation: str = "abort_multipart_upload") -> None:
+        """Forget a multipart upload and its parts. One that is gone is no error."""
+        work = partial(self.client.abort_multipart_upload, Bucket=self.name, Key=key, UploadId=multipart)
+        try:
+            await self._call(operation, key, partial(self._ending, work, key, multipart), means=_gone)
+        except Gone:
+            return
+
+    async def check(self) -> None:
+        """Raises `StorageUnavailable` when the server does not answer as it did when it was opened."""
+        try:
+            await self.head(self._options.below_info + "tusd-check")
+        except Missing:
+            return
+
+    async def region(self) -> str | None:
+        """The region that the bucket is in, if the server says that."""
+        got = await self._call("head_bucket", "", partial(self.client.head_bucket, Bucket=self.name))
+        return got.get("BucketRegion")
+
+    # --- in threads
+
+    def _read(self, key: str, **arguments: Any) -> tuple[Any, bytes]:
+        for attempt in range(1, self._options.attempts + 1):
+            got = self.client.get_object(Bucket=self.name, Key=key, **arguments)
+            try:
+                return got, got["Body"].read()
+            except BotoCoreError:  # the answer broke off, where the SDK does not see it any more
+                if attempt == self._options.attempts:
+                    raise
+            finally:
+                got["Body"].close()
+            threading.Event().wait(_pause(attempt))
+        raise AssertionError("unreachable")
+
+    def _open(self, key: str, start: int, stop: int, etag: str) -> Any:
+        same: dict[str, Any] = {"IfMatch": self._quote(etag)} if etag else {}
+        return self.client.get_object(Bucket=self.name, Key=key, Range=f"bytes={start}-{stop - 1}", **same)
+
+    def _put(self, key: str, data: Data, arguments: Mapping[str, Any]) -> str:
+        return _etag(self.client.put_object(Bucket=self.name, Key=key, **self._body(data), **arguments))
+
+    def _upload_part(self, key: str, multipart: str, number: int, data: Data) -> str:
+        body = self._body(data)
+        return _etag(self.client.upload_part(Bucket=self.name, Key=key, UploadId=multipart, PartNumber=number, **body))
+
+    def _body(self, data: Data) -> dict[str, Any]:
+        # A bytearray goes to the socket as it is. Of bytes the SDK would make a file, announce it by Expect: 100-continue and read it in small pieces.
+        body = bytearray(data) if isinstance(data, bytes) else data
+        if not isinstance(body, bytearray):
+            body.seek(0)
+        if self._options.checksums == "none":
+            return {"Body": body}
+        return {"Body": body, "ContentMD5": base64.b64encode(_md5(body)).decode()}
+
+    def _ending(self, work: Callable[[], T], key: str, multipart: str) -> T:
+        """Complete or abort; some servers answer 500 when that has been done before."""
+        try:
+            return work()
+        except ClientError as error:
+            if status_of(error) < 500:
+                raise
+            try:
+                self.client.list_parts(Bucket=self.name, Key=key, UploadId=multipart, MaxParts=1)
+            except ClientError as answer:
+                if code_of(answer) in _GONE:
+                    raise answer from error
+            raise
+
+    def _count(self, **_: Any) -> None:
+        self._sent.requests = getattr(self._sent, "requests", 0) + 1
+
+    # --- around all of them
+
+    async def _call(
+        self,
+        operation: str,
+        key: str,
+        work: Callable[[], T],
+        pool: ThreadPoolExecutor | None = None,
+        means: Callable[[ClientError], Exception | None] | None = None,
+    ) -> T:
+        """Do `work` in a thread of a pool. `means`: what to raise for an error that is an answer."""
+        took, sent = 0.0, 0
+
+        def timed() -> T:
+            nonlocal took, sent
+            self._sent.requests, began = 0, monotonic()
+            try:
+                return work()
+            finally:
+                took, sent = monotonic() - began, self._sent.requests
+
+        if pool is self._bodies:
+            self._wanted(1)
+        try:
+            return await plugin.in_thread(timed, pool or self._small)
+        except ClientError as error:
+            meant = means(error) if means is not None else None
+            if meant is not None:
+                raise meant from error
+            raise self._failed(operation, key, error) from error
+        except BotoCoreError as error:
+            raise self._failed(operation, key, error) from error
+        finally:
+            if pool is self._bodies:
+                self._wanted(-1)
+            self._metrics.observe(figures.REQUEST_DURATION, took * 1000, (operation,))
+            if sent > 1:
+                self._metrics.add(figures.RETRIES, sent - 1)
+
+    def _wanted(self, change: int) -> None:
+        self._demand += change
+        self._metrics.set(figures.SEMAPHORE_DEMAND, self._demand)
+
+    def _failed(self, operation: str, key: str, error: ClientError | BotoCoreError) -> plugin.TusError:
+        """Log what went wrong; what to raise."""
+        code = code_of(error)
+        self._metrics.add(figures.REQUEST_ERRORS, labels=(operation, code))
+        facts: dict[str, object] = {**self._named(key), "code": code}
+        full = code in _FULL
+        if isinstance(error, ClientError):
+            facts["s3_request"] = error.response.get("ResponseMetadata", {}).get("RequestId")
+            full = full or status_of(error) == 507
+        if not self.silent:
+            self._logger.error("%s failed: %s", operation, reason_of(error), extra=facts)
+        return plugin.StorageFull() if full else plugin.StorageUnavailable()
+
+    def _odd(self, operation: str, key: str, what: str) -> plugin.TusError:
+        """The same for an answer that is none."""
+        self._metrics.add(figures.REQUEST_ERRORS, labels=(operation, "BadAnswer"))
+        self._logger.error("%s failed: %s", operation, what, extra={**self._named(key), "code": "BadAnswer"})
+        return plugin.StorageUnavailable()
+
+    def _named(self, key: str) -> dict[str, object]:
+        """A key as a fact of a log line. The id of an upload is its secret: as `upload`, the log shortens it."""
+        for prefix in (self._options.below_info, self._options.prefix):
+            if key.startswith(prefix) and (key.endswith((".info", ".part")) or self._options.key == "{id}"):
+                return {"upload": key.removeprefix(prefix)}
+        return {"key": "/".join(part if len(part) <= 8 else part[:8] + "..." for part in key.split("/"))}
+
+    async def _is_mine(self, key: str, data: Data, operation: str) -> str | None:
+        """The ETag of an object if it is what was to be written; else None."""
+        size = _size(data)
+        try:
+            if size < _CHUNK:
+                found = await self.get(key, operation="get_object")
+                return found.etag if found.data == _slice(data, 0, size) else None
+            stat, at = await self.head(key), 0
+            if stat.size != size:
+                return None
+            async for piece in self.stream(key, 0, size):
+                if piece != await plugin.in_thread(partial(_slice, data, at, at + len(piece)), self._small):
+                    return None
+                at += len(piece)
+            return stat.etag
+        except Missing:
+            return None
+
+    def _conditions(self, match: str | None, absent: bool) -> dict[str, Any]:
+        if not self.conditional:
+            return {}
+        if absent:
+            return {"IfNoneMatch": "*"}
+        return {} if match is None else {"IfMatch": self._quote(match)}
+
+    def _quote(self, etag: str) -> str:
+        return f'"{etag}"' if self.quoted else etag
+
+
+class _Conflict(Changed):
+    """Another write at the same moment; nobody knows which one won."""
+
+
+def _missing(error: ClientError) -> Exception | None:
+    code = code_of(error)
+    if code in _MISSING or (status_of(error) == 404 and code not in ("NoSuchBucket", "NoSuchUpload")):
+        return Missing()
+    return None
+
+
+def _gone(error: ClientError) -> Exception | None:
+    return Gone() if code_of(error) in _GONE else None
+
+
+def _gone_or_missing(error: ClientError) -> Exception | None:
+    return Gone() if code_of(error) == "NoSuchUpload" else _missing(error)
+
+
+def _changed(error: ClientError) -> Exception | None:
+    status = status_of(error)
+    if status == 409:
+        return _Conflict()
+    return Changed() if status == 412 or code_of(error) == "NoSuchKey" else None
+
+
+def _etag(answer: Any) -> str:
+    return cast(str, answer.get("ETag", "")).strip('"')
+
+
+def _pause(attempt: int) -> float:
+    """Seconds before another attempt."""
+    return random.uniform(0, min(0.1 * 2**attempt, 5))
+
+
+def _size(data: Data) -> int:
+    return len(data) if isinstance(data, bytes | bytearray) else data.seek(0, 2)
+
+
+def _slice(data: Data, start: int, stop: int) -> bytes:
+    if isinstance(data, bytes | bytearray):
+        return bytes(data[start:stop])
+    data.seek(start)
+    return data.read(stop - start)
+
+
+def _md5(data: bytearray | BinaryIO) -> bytes:
+    digest = hashlib.md5(usedforsecurity=False)
+    if isinstance(data, bytearray):
+        digest.update(data)
+    else:
+        while chunk := data.read(_CHUNK):
+            digest.update(chunk)
+        data.seek(0)
+    return digest.digest()

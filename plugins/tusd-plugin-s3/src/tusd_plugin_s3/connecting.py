@@ -1,0 +1,81 @@
+"""Making the SDK's client, and trying at start what uploads will need."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import boto3.session
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, NoCredentialsError
+
+from tusd import plugin
+
+from .bucket import DOWNLOAD_THREADS, SMALL_THREADS, Bucket
+from .cures import explain
+from .options import Options
+from .trial import try_out
+
+if TYPE_CHECKING:  # the stubs are no dependency
+    from mypy_boto3_s3 import S3Client
+
+
+@asynccontextmanager
+async def connect(options: Options, worker: plugin.Worker) -> AsyncIterator[Bucket]:
+    """The bucket, after it was tried out. Raises `StorageUnavailable`, which says what is wrong, where, and the cure."""
+    client, origin = await plugin.in_thread(lambda: make_client(options))
+    bucket = Bucket(client, options, worker.metrics, worker.logger)
+    try:
+        await try_out(bucket, options, origin, worker.logger)
+        yield bucket
+    finally:
+        await bucket.close()
+
+
+def make_client(options: Options) -> tuple[S3Client, str]:
+    """The SDK's client, which all threads of a worker share; and whose credentials it uses. Raises `StorageUnavailable`."""
+    try:
+        session = boto3.session.Session(profile_name=options.aws_profile)
+        if options.access_key_id is not None:
+            return _client(session, options), "storage.access_key_id"
+        credentials = session.get_credentials()
+        if credentials is None:
+            raise NoCredentialsError
+        return _client(session, options), f"the AWS SDK ({credentials.method})"
+    except (BotoCoreError, ValueError) as error:
+        raise plugin.StorageUnavailable(f"{options.place}: {explain(error, 'connecting', options, '')}") from error
+
+
+def _client(session: boto3.session.Session, options: Options) -> S3Client:
+    s3: Any = {
+        "addressing_style": "path" if options.path_style else "virtual",
+        "payload_signing_enabled": False,
+        "use_accelerate_endpoint": options.transfer_acceleration,
+    }
+    more: dict[str, Any] = {"use_dualstack_endpoint": True} if options.dual_stack else {}
+    if options.proxy is not None:
+        more["proxies"] = {"http": options.proxy, "https": options.proxy}
+    region = options.region or session.region_name or options.rules.region
+    return session.client(
+        "s3",
+        region_name=region,
+        endpoint_url=options.where,
+        aws_access_key_id=options.access_key_id,
+        aws_secret_access_key=options.secret_access_key,
+        aws_session_token=options.session_token,
+        verify=str(options.ca_bundle) if options.verify and options.ca_bundle else (None if options.verify else False),
+        config=Config(
+            s3=s3,
+            signature_version="s3v4",
+            retries={"mode": "standard", "total_max_attempts": options.attempts},
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            connect_timeout=options.connect_timeout,
+            read_timeout=options.read_timeout,
+            max_pool_connections=options.concurrency + SMALL_THREADS + 4 * DOWNLOAD_THREADS,
+            tcp_keepalive=True,
+            user_agent_extra="tusd-plugin-s3",
+            **more,
+        ),
+    )
