@@ -26,9 +26,11 @@ class S3Storage:
     @asynccontextmanager
     async def open_storage(self, worker: plugin.Worker) -> AsyncIterator[plugin.DataStore]:
         """Connect, and try what uploads will need. Raises `StorageUnavailable`, which says what is wrong, where, and the cure."""
-        from . import connecting, figures, store  # not before the fork, and not for `tusd check`: the SDK takes a while
+        from . import connecting, figures  # not before the fork, and not for `tusd check`: the SDK takes a while
 
         async with connecting.connect(self.options, worker) as bucket:
+            from . import store
+
             memory = plugin.Memory(self.options.buffer, figures.buffered(worker.metrics, self.options.buffer))
             opened = store.S3Store(bucket, self.options, self.options.rules, memory, worker)
             try:

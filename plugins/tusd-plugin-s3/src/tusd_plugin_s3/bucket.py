@@ -276,15 +276,16 @@ class Bucket:
     async def list_parts(self, key: str, multipart: str, after: int = 0, operation: str = "list_parts") -> Parts:
         """All parts with numbers above `after`, in order. Raises `Gone`."""
         parts: Parts = []
+        marker = after
         while True:
             work = partial(
-                self.client.list_parts, Bucket=self.name, Key=key, UploadId=multipart, PartNumberMarker=cast(Any, after)
+                self.client.list_parts, Bucket=self.name, Key=key, UploadId=multipart, PartNumberMarker=cast(Any, marker)
             )
             page = await self._call(operation, key, work, means=_gone)
             parts += (Part(one["PartNumber"], one["Size"], _etag(one)) for one in page.get("Parts", ()))
             if not page.get("IsTruncated"):
-                return sorted((one for one in parts if one.number > after or not after), key=lambda part: part.number)
-            after = int(page["NextPartNumberMarker"])
+                return sorted((one for one in parts if one.number > after), key=lambda part: part.number)
+            marker = int(page["NextPartNumberMarker"])
 
     async def complete(
         self, key: str, multipart: str, parts: Sequence[Part], operation: str = "complete_multipart_upload"

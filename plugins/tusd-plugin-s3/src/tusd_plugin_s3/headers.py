@@ -19,7 +19,7 @@ _MEDIA_TYPE = re.compile(
 _UNKNOWN = "application/octet-stream"
 _LONGEST = 255
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_UNPRINTABLE = re.compile(r"[^\t\x20-\x7e]")
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 _HARMLESS = frozenset(
     "text/plain image/png image/jpeg image/gif image/bmp image/webp audio/wave audio/wav audio/x-wav audio/x-pn-wav "
     "audio/webm audio/ogg audio/mpeg audio/mp4 audio/aac audio/flac video/mp4 video/webm video/ogg application/ogg".split()
@@ -81,7 +81,7 @@ def _metadata(metadata: plugin.Metadata) -> dict[str, str]:
     found: dict[str, str] = {}
     room = METADATA_MOST
     for key, value in metadata.items():
-        name, text = key.lower(), _UNPRINTABLE.sub("?", value.decode("utf-8", "replace")).strip()
+        name, text = key.lower(), _UNPRINTABLE.sub("?", value.decode("utf-8", "replace").replace("\t", " ")).strip()
         if not _NAME.fullmatch(name) or name in found:
             continue
         room -= len(name) + len(text)

@@ -203,6 +203,10 @@ class Options(plugin.Options):
             raise ValueError(f"encryption: profile {name} knows AES256 only")
         if len(self.tags) > _TAGS_MOST:
             raise ValueError(f"tags: an object can have {_TAGS_MOST} at most")
+        if any(not 0 < len(name) <= 128 for name in self.tags):
+            raise ValueError("tags: a tag's name has 1 to 128 characters")
+        if any(len(value) > 256 for value in self.tags.values()):
+            raise ValueError("tags: a tag's value has 256 characters at most")
         if not 0 < self.min_part_size <= self.part_size <= rules.largest_part:
             raise ValueError(f"part_size must be at least min_part_size ({self.min_part_size}) and at most {rules.largest_part}")
         least = self.part_size if rules.uniform_parts else self.min_part_size
