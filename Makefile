@@ -14,6 +14,7 @@ ARGS ?=
 RUN = $(VENV)/bin/python
 PIP = $(RUN) -m pip --disable-pip-version-check install --quiet
 PLUGINS = $(wildcard plugins/*/pyproject.toml)
+SERVICES = $(patsubst tests/services/%/requirements.txt,$(VENV)/services/%/installed,$(wildcard tests/services/*/requirements.txt))
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 
 ifndef PYTHON
@@ -26,7 +27,7 @@ endif
 run: $(VENV)/installed
 	$(VENV)/bin/tusd serve -c config.example.yaml
 
-test: $(VENV)/installed-dev
+test: $(VENV)/installed-dev $(SERVICES)
 	$(RUN) -m pytest -n $(JOBS) $(ARGS)
 
 check: $(VENV)/installed-dev
@@ -68,3 +69,11 @@ $(VENV)/installed-dev: pyproject.toml $(PLUGINS) | $(RUN)
 	@echo "installing tusd and what its tests need into $(VENV)"
 	@$(PIP) --requirement $@.txt --editable . $(foreach plugin,$(PLUGINS),--editable $(patsubst %/pyproject.toml,%,$(plugin)))
 	@touch $@ $(VENV)/installed
+
+# Servers for tests, each in an environment of its own because it wants other versions than we do.
+$(VENV)/services/%/installed: tests/services/%/requirements.txt | $(RUN)
+	@echo "installing $* for the tests into $(@D)"
+	@rm -rf $(@D)
+	@$(RUN) -m venv --without-pip $(@D)
+	@$(RUN) -m pip --disable-pip-version-check --python $(@D)/bin/python install --quiet --requirement $<
+	@touch $@

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+from typing import NoReturn
 
 import pytest
+
+from tests.services.environments import installed
 
 
 def need(command: str, *, how: str) -> str:
@@ -14,9 +17,16 @@ def need(command: str, *, how: str) -> str:
     With TUSD_TEST_REQUIRE_ALL=1 (as in .ci/run) a missing command fails the test instead, so that nothing goes untested unseen.
     """
     found = shutil.which(command) or shutil.which(command, path="/usr/sbin")  # where Debian keeps servers, for root's PATH only
-    if found:
-        return found
-    message = f"needs {command}: {how}"
+    return found or _missing(f"needs {command}: {how}")
+
+
+def need_environment(service: str) -> None:
+    """The same for a server in a Python environment of its own, which the Makefile makes."""
+    if not installed(service):
+        _missing(f"needs the Python environment of {service}: make test")
+
+
+def _missing(message: str) -> NoReturn:
     if os.environ.get("TUSD_TEST_REQUIRE_ALL") == "1":
         pytest.fail(message)
     pytest.skip(message)

@@ -151,6 +151,18 @@ async def test_memory_is_given_in_turn_and_a_cancelled_waiter_takes_none() -> No
     assert (memory.used, memory.short) == (9, False)
 
 
+async def test_what_is_held_and_who_waits_is_told() -> None:
+    told: list[tuple[int, int]] = []
+    memory = Memory(10, lambda used: told.append((used, memory.waiting)))
+    await memory.reserve(10)
+    waiting = asyncio.create_task(memory.reserve(4))
+    await soon()
+    assert told == [(10, 0), (10, 1)]
+    memory.release(10)
+    await waiting
+    assert told[-1] == (4, 0)
+
+
 async def test_a_waiter_that_is_cancelled_at_the_moment_of_its_turn_gives_it_back() -> None:
     memory = Memory(10)
     await memory.reserve(10)

@@ -40,7 +40,7 @@ class Memory:
     """The bytes of bodies that one worker may hold."""
 
     def __init__(self, limit: int, told: Callable[[int], None] | None = None) -> None:
-        """`told(n)` is called with the bytes that are held now whenever they change."""
+        """`told(n)` is called with the bytes that are held now whenever they, or `waiting`, change."""
         self.limit = limit
         self.used = 0
         self.fillings: set[_Filling] = set()
@@ -56,6 +56,7 @@ class Memory:
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         entry = (n, granted)
         self._waiting.append(entry)
+        self._tell()
         for filling in tuple(self.fillings):
             filling.press()
         try:
@@ -65,6 +66,7 @@ class Memory:
                 self.release(n)
             else:
                 self._waiting.remove(entry)
+                self._tell()
                 self._grant()
             raise
 
@@ -85,14 +87,22 @@ class Memory:
         """Whether somebody waits."""
         return bool(self._waiting)
 
+    @property
+    def waiting(self) -> int:
+        """How many bodies are not read at the moment because there is no memory for them."""
+        return len(self._waiting)
+
     def _fits(self, n: int) -> bool:
         return self.used + n <= self.limit or not self.used
 
     def _change(self, n: int) -> None:
         if n:
             self.used += n
-            if self._told is not None:
-                self._told(self.used)
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._told is not None:
+            self._told(self.used)
 
     def _grant(self) -> None:
         while self._waiting and self._fits(self._waiting[0][0]):
