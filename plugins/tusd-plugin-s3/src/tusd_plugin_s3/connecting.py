@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -67,7 +68,8 @@ def _client(session: boto3.session.Session, options: Options) -> S3Client:
     more: dict[str, Any] = {"use_dualstack_endpoint": True} if options.dual_stack else {}
     if options.proxy is not None:
         more["proxies"] = {"http": options.proxy, "https": options.proxy}
-    region = options.region or session.region_name or options.rules.region
+    # AWS_REGION is what containers of AWS and Go's SDK have; this SDK looks at AWS_DEFAULT_REGION alone.
+    region = options.region or os.environ.get("AWS_REGION") or session.region_name or options.rules.region
     return session.client(
         "s3",
         region_name=region,
