@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import pytest
@@ -11,9 +11,8 @@ import pytest
 from tusd import registry
 from tusd.config import Config, StartErrors, read_config
 from tusd.plugin import Options
-from tusd.registry import finding
 from tusd.registry.checking import check_class, options_class
-from tusd.registry.finding import find
+from tusd.registry.finding import distribution, find
 
 
 def load_config(path: Path | None) -> Config:
@@ -31,12 +30,11 @@ def options_model(seam: str, name: str) -> type[Options]:
 
 def install_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let only the plugins of the distribution tusd be found; the tests' environment has more."""
-    found = finding.entry_points
 
-    def entry_points(group: str) -> list[EntryPoint]:
-        return [one for one in found(group=group) if finding.distribution(one) == "tusd"]
+    def found(group: str) -> list[EntryPoint]:
+        return [one for one in entry_points(group=group) if distribution(one) == "tusd"]
 
-    monkeypatch.setattr(finding, "entry_points", entry_points)
+    monkeypatch.setattr("tusd.registry.finding.entry_points", found)
 
 
 def as_installed_alone(text: str) -> str:

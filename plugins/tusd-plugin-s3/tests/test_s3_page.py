@@ -137,15 +137,14 @@ def test_the_policy_allows_what_is_asked_and_no_more() -> None:
 
 
 def test_the_lifecycle_is_taken(localstack_bucket: S3Bucket) -> None:
-    lifecycle = json.loads(code("json")[1])
+    lifecycle: Any = json.loads(code("json")[1])
     with localstack_bucket.server.client() as client:
         client.put_bucket_lifecycle_configuration(Bucket=localstack_bucket.name, LifecycleConfiguration=lifecycle)
         (rule,) = client.get_bucket_lifecycle_configuration(Bucket=localstack_bucket.name)["Rules"]
         assert rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] == 14
-        version = json.loads("{" + re.findall(r'`("NoncurrentVersionExpiration".*?)`', PAGE)[0] + "}")
-        client.put_bucket_lifecycle_configuration(
-            Bucket=localstack_bucket.name, LifecycleConfiguration={"Rules": [{**lifecycle["Rules"][0], **version}]}
-        )
+        version: Any = json.loads("{" + re.findall(r'`("NoncurrentVersionExpiration".*?)`', PAGE)[0] + "}")
+        versioned: Any = {"Rules": [{**lifecycle["Rules"][0], **version}]}
+        client.put_bucket_lifecycle_configuration(Bucket=localstack_bucket.name, LifecycleConfiguration=versioned)
 
 
 # --- tables
