@@ -22,8 +22,6 @@ from google.api_core.exceptions import GoogleAPICallError
 
 from tests.services.gcs.client import gcs_client
 
-pytest_plugins = ["tests.services.gcs.fixtures"]
-
 QUANTUM = 256 * 1024
 
 ENDPOINT = os.environ.get("TUSD_TEST_GCS_ENDPOINT")

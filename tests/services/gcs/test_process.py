@@ -25,8 +25,6 @@ from tests.server.running import until
 from tests.services.gcs.client import gcs_client
 from tests.services.gcs.process import ROOT, GcsServer
 
-pytest_plugins = ["tests.services.gcs.fixtures"]
-
 MIB = 2**20
 QUANTUM = 256 * 1024
 
@@ -198,7 +196,7 @@ def test_many_requests_at_once(gcs_server: GcsServer, gcs_bucket: str) -> None:
 
 def test_it_ends_with_the_process_that_has_started_it(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from tests.services.gcs import GcsServer;"
+        "import sys, time; from pathlib import Path; from tests.services.gcs.process import GcsServer;"
         "server = GcsServer(Path(sys.argv[1])); server.start(); print(server.endpoint, flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True) as starter:
