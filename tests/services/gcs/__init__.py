@@ -5,8 +5,8 @@
   the exchange of a service account's key for a token.
 - `process` runs it all as a process of its own, which can be killed and started again: `GcsServer`. `fixtures` gives tests `gcs_server` and `gcs_bucket`, `client` Google's client.
 
-tests/services/test_gcs_fake.py runs against this server, and by hand against Google's own testbench
-(github.com/googleapis/storage-testbench, version 0.45.0). Where the two differ, this is what Google says, and what is done here:
+test_objects.py and test_uploads.py run against this server, and by hand against Google's own testbench
+(github.com/googleapis/storage-testbench, version 0.45.0; see `comparing`). Where the two differ, this is what Google says, and what is done here:
 
 - A gap in a resumable upload is answered with 503 and a text, bytes that are there already are ignored, a wrong size at the
   end is answered with 308, and a finished session answers with its object whatever is asked. The answers of the real service
