@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+from tests.server.certificates import Pair
 
 BUCKET = "bucket"
 
@@ -219,16 +222,20 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: object, client_address: object) -> None:
-        if not isinstance(sys.exception(), ConnectionError):  # a client that hung up is none
+        if not isinstance(sys.exception(), ConnectionError | ssl.SSLError):  # a client that hung up is none
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 @contextmanager
-def fake_s3() -> Iterator[FakeS3]:
+def fake_s3(tls: Pair | None = None) -> Iterator[FakeS3]:
     """A server with one bucket, `BUCKET`."""
     fake = FakeS3()
     server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"fake": fake}))
-    fake.endpoint = f"http://127.0.0.1:{server.server_port}"
+    if tls is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tls.certificate, tls.key)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    fake.endpoint = f"http{'' if tls is None else 's'}://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import boto3.session
+import urllib3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, NoCredentialsError
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:  # the stubs are no dependency
 async def connect(options: Options, worker: plugin.Worker) -> AsyncIterator[Bucket]:
     """The bucket, after it was tried out. Raises `StorageUnavailable`, which says what is wrong, where, and the cure."""
     client, origin = await plugin.in_thread(lambda: make_client(options))
+    if not options.verify:
+        worker.logger.warning("storage.verify is false: anybody on the way to the server can read and change what is sent")
     bucket = Bucket(client, options, worker.metrics, worker.logger)
     try:
         await try_out(bucket, options, origin, worker.logger)
@@ -35,6 +39,11 @@ async def connect(options: Options, worker: plugin.Worker) -> AsyncIterator[Buck
 
 def make_client(options: Options) -> tuple[S3Client, str]:
     """The SDK's client, which all threads of a worker share; and whose credentials it uses. Raises `StorageUnavailable`."""
+    if options.verify and options.ca_bundle is not None:
+        try:
+            ssl.create_default_context(cafile=options.ca_bundle)
+        except OSError as error:  # of which ssl.SSLError is one
+            raise plugin.StorageUnavailable(f"storage.ca_bundle: {options.ca_bundle} cannot be used: {error.strerror}") from error
     try:
         session = boto3.session.Session(profile_name=options.aws_profile)
         if options.access_key_id is not None:
@@ -48,6 +57,8 @@ def make_client(options: Options) -> tuple[S3Client, str]:
 
 
 def _client(session: boto3.session.Session, options: Options) -> S3Client:
+    if not options.verify:
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # one for each request; the log has one for all
     s3: Any = {
         "addressing_style": "path" if options.path_style else "virtual",
         "payload_signing_enabled": False,
