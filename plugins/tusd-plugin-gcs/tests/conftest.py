@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from tests.services.gcs.fixtures import gcs_bucket, gcs_server
 from tests.services.gcs.process import GcsServer
+
+from gcs_rig import Place
 
 __all__ = ["gcs_bucket", "gcs_server"]
 
@@ -21,3 +25,9 @@ def _no_google(monkeypatch: pytest.MonkeyPatch) -> None:
 def options(gcs_server: GcsServer, gcs_bucket: str) -> dict[str, object]:
     """The `storage:` block for an empty bucket."""
     return {"bucket": gcs_bucket, "endpoint": gcs_server.endpoint, "part_size": "256KiB", "give_up_after": 0}
+
+
+@pytest.fixture
+def place(gcs_server: GcsServer, gcs_bucket: str, options: dict[str, object], tmp_path: Path) -> Place:
+    """An empty bucket, and how to open a store in it."""
+    return Place(gcs_server, gcs_bucket, options, tmp_path)
