@@ -64,6 +64,10 @@ class Place:
         address = f"{self.server.endpoint}/storage/v1/b/{self.bucket}/o/{quote(name, safe='')}"
         requests.delete(address, timeout=10).raise_for_status()
 
+    def delete_bucket(self) -> None:
+        """Remove the bucket, which is empty."""
+        requests.delete(f"{self.server.endpoint}/storage/v1/b/{self.bucket}", timeout=10).raise_for_status()
+
     def data(self, name: str) -> bytes:
         """The bytes of an object."""
         return self._get(name, alt="media").content
