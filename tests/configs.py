@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import metadata
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def options_model(seam: str, name: str) -> type[Options]:
 
 def install_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let only the plugins of the distribution tusd be found; the tests' environment has more."""
-    found = finding.entry_points
+    found = metadata.entry_points
 
     def entry_points(group: str) -> list[EntryPoint]:
         return [one for one in found(group=group) if finding.distribution(one) == "tusd"]

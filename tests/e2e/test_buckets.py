@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import threading
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.services.fault_rules import Hold
+from tests.services.faults import FaultProxy
 from tests.services.servers import S3Bucket
 from tusd.testing.server import ServerProcess
 
@@ -35,6 +40,12 @@ def keys_of(bucket: S3Bucket) -> list[str]:
         objects = client.list_objects_v2(Bucket=bucket.name).get("Contents", [])
         open_ones = client.list_multipart_uploads(Bucket=bucket.name).get("Uploads", [])
         return [found["Key"] for found in objects] + [f"(open) {found['Key']}" for found in open_ones]
+
+
+def downloaded(url: str) -> bytes:
+    """What the server serves at an upload URL."""
+    with urllib.request.urlopen(url, timeout=60) as response:
+        return bytes(response.read())
 
 
 @pytest.mark.parametrize(
@@ -116,3 +127,54 @@ def test_two_servers_take_turns_on_one_bucket(tusd_server: Start, tmp_path: Path
         turn += 1
     for server in servers:
         assert downloaded_sha256(f"http://{server.host}:{server.port}/{path}") == sha256(file)
+
+
+@pytest.mark.parametrize(
+    ("late", "which", "end", "stopped"),
+    [
+        ("UploadPart", {"part": 3}, 20 * MIB, True),
+        ("PutObject", {"key": "*.part"}, 7 * MIB, True),
+        ("PutObject", {"key": "*.info"}, 20 * MIB, False),
+    ],
+    ids=["part", "tail", "info"],
+)
+def test_what_a_holder_sends_late_replaces_nothing(
+    tusd_server: Start,
+    tmp_path: Path,
+    localstack_bucket: S3Bucket,
+    localstack_faults: FaultProxy,
+    late: str,
+    which: dict[str, Any],
+    end: int,
+    stopped: bool,
+) -> None:
+    """A server loses its lock without noticing, here because its locks are its own, while a request of its is on the way to the bucket, and
+    other bytes of the same upload are acknowledged by another server meanwhile."""
+    options: dict[str, Any] = {"part_size": "5MiB", "concurrency": 2}
+    slow = tusd_server({**config(localstack_bucket.through(localstack_faults.endpoint), **options), "locking": {"use": "memory"}})
+    other = tusd_server({**config(localstack_bucket, **options), "locking": {"use": "memory"}})
+    data, wrong = os.urandom(21 * MIB), os.urandom(21 * MIB)
+    url = create(slow, len(data))
+    elsewhere = f"http://{other.host}:{other.port}/" + url.split("/", 3)[3]
+    assert send(elsewhere, data[: 6 * MIB], 0) == 204
+    held = localstack_faults.add(Hold(), late, **which)
+    sending = threading.Thread(target=send, args=(url, data[: 6 * MIB] + wrong[6 * MIB : end], 6 * MIB))
+    sending.start()
+    held.wait()
+    assert slow.process is not None
+    if stopped:
+        os.kill(slow.process.pid, signal.SIGSTOP)
+    begin = offset(elsewhere)
+    assert send(elsewhere, data[:begin] + data[begin : 14 * MIB], begin) == 204
+    held.release()
+    if stopped:
+        held.finish()
+        os.kill(slow.process.pid, signal.SIGCONT)
+    sending.join()
+    assert offset(elsewhere) >= 14 * MIB
+    at = offset(elsewhere)
+    assert send(elsewhere, data, at) == 204
+    found = downloaded(elsewhere)
+    known = [found[n : n + MIB] in (data[n : n + MIB], wrong[n : n + MIB]) for n in range(0, len(data), MIB)]
+    assert len(found) == len(data) and all(known)
+    assert found[begin : 14 * MIB] == data[begin : 14 * MIB], "acknowledged bytes were replaced"
