@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from importlib.metadata import EntryPoint, entry_points
+from importlib import metadata
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ import pytest
 from tusd import registry
 from tusd.config import Config, StartErrors, read_config
 from tusd.plugin import Options
+from tusd.registry import finding
 from tusd.registry.checking import check_class, options_class
-from tusd.registry.finding import distribution, find
+from tusd.registry.finding import find
 
 
 def load_config(path: Path | None) -> Config:
@@ -30,11 +32,12 @@ def options_model(seam: str, name: str) -> type[Options]:
 
 def install_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let only the plugins of the distribution tusd be found; the tests' environment has more."""
+    found = metadata.entry_points
 
-    def found(group: str) -> list[EntryPoint]:
-        return [one for one in entry_points(group=group) if distribution(one) == "tusd"]
+    def entry_points(group: str) -> list[EntryPoint]:
+        return [one for one in found(group=group) if finding.distribution(one) == "tusd"]
 
-    monkeypatch.setattr("tusd.registry.finding.entry_points", found)
+    monkeypatch.setattr(finding, "entry_points", entry_points)
 
 
 def as_installed_alone(text: str) -> str:

@@ -1,4 +1,4 @@
-"""A bucket in memory that breaks on demand: any call fails before or after its effect, never comes back, or has its effect late.
+"""Stores over a bucket in memory that breaks on demand: any call fails before or after its effect, never comes back, or has its effect late.
 
 Calls have numbers, from 1, in the order in which they are made. What a store of S3 promises holds here, too: parts are checked when a multipart
 upload is completed, ETags are digests, conditions are atomic. Listings may be stale.
@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from io import RawIOBase
-from typing import Any, BinaryIO, Literal, TypeVar
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 from tusd import plugin
-from tusd_plugin_s3.bucket import Bucket, Changed, Data, Found, Gone, Listed, Missing, Part, Stat
+from tusd_plugin_s3.bucket import Bucket, Changed, Data, Found, Gone, Listed, Missing, Part, Parts, Stat
+from tusd_plugin_s3.options import Options
+from tusd_plugin_s3.profiles import Profile
+from tusd_plugin_s3.store import S3Store
 
 T = TypeVar("T")
 How = Literal["before", "after", "dies before", "dies after", "held before", "held after"]
@@ -220,8 +224,8 @@ class MemoryBucket(Bucket):
 
         return await self._call(effect, operation, str(number))
 
-    async def list_parts(self, key: str, multipart: str, after: int = 0, operation: str = "list_parts") -> list[Part]:  # type: ignore[valid-type]
-        def effect() -> list[Part]:  # type: ignore[valid-type]
+    async def list_parts(self, key: str, multipart: str, after: int = 0, operation: str = "list_parts") -> Parts:
+        def effect() -> Parts:
             parts = self._multipart(key, multipart).parts
             found = [] if self.stale else sorted(parts.items())
             return [Part(number, len(thing.data), thing.etag) for number, thing in found if number > after]
@@ -279,6 +283,31 @@ def bytes_of(data: Data) -> bytes:
     """What would be sent."""
     if isinstance(data, bytes | bytearray):
         return bytes(data)
-    assert isinstance(data, BinaryIO | RawIOBase) or hasattr(data, "read")
     data.seek(0)
     return data.read()
+
+
+LEAST, PREFERRED = 5, 10
+"""Bytes of the smallest and of the usual part in these stores."""
+
+
+class NoMetrics(plugin.Metrics):
+    """Takes figures nowhere."""
+
+    def add(self, metric: plugin.Metric, amount: float = 1, labels: tuple[str, ...] = ()) -> None:
+        return
+
+    def set(self, metric: plugin.Metric, amount: float, labels: tuple[str, ...] = ()) -> None:
+        return
+
+    def observe(self, metric: plugin.Metric, amount: float, labels: tuple[str, ...] = ()) -> None:
+        return
+
+
+WORKER = plugin.Worker("storage:s3", logging.getLogger("test.s3"), NoMetrics(), Path("unused"))
+
+
+def new_store(bucket: Bucket, rules: Profile | None = None, *, memory: int = 1000, **options: Any) -> S3Store:
+    """A store with small parts over a bucket."""
+    chosen = Options(**{"bucket": "bucket", "part_size": PREFERRED, "min_part_size": LEAST, "concurrency": 3, **options})
+    return S3Store(bucket, chosen, rules or chosen.rules, plugin.Memory(memory), WORKER)

@@ -2,8 +2,9 @@
 
     claim   `.info` says that parts from a number on may be on their way; again when those numbers are used up, naming what has arrived
     send    parts, several at once, while more of the body comes
-    end     what is left becomes a tail, or the last part; if all is there, the object is made
-    name    `.info` names all of it, and takes the claim away; from here on it is acknowledged
+    end     what is left becomes a tail, or the last part
+    name    `.info` names all of it, and takes the claim away; from here on it counts
+    seal    if all is there, the object is made
 
 A body that makes no part needs no claim, and an upload that fits one piece no parts.
 """
@@ -47,6 +48,8 @@ class Appending:
         self._renewed = 0.0
         """When that was written."""
         self._uniform = self._base.uniform or self._context.sizes.uniform(self._length)
+        self._counts = not body.whole
+        """What has arrived counts already."""
         self._sending = Sending[Part](most=self._context.concurrency)
         self._left: Piece | None = None
         """The end of the body, when it makes no part."""
@@ -87,6 +90,7 @@ class Appending:
         if self._body.whole and not await self._body.intact():
             await unbroken(self._keep())
         else:
+            self._counts = True
             await unbroken(self._end())
 
     # --- cutting and sending
@@ -170,7 +174,7 @@ class Appending:
     @property
     def _arrived(self) -> tuple[Part, ...]:
         """Parts that count already."""
-        return () if self._body.whole else tuple(self._sending.results)
+        return tuple(self._sending.results) if self._counts else ()
 
     def _counted(self) -> Manifest:
         """The manifest with the parts that have arrived so far."""
@@ -192,12 +196,11 @@ class Appending:
         else:
             if self._left is not None:
                 manifest = await self._tail(manifest, self._left)
-            if self._sealing.complete(manifest):
-                await self._sealing.seal(manifest)
-            else:
-                await self._record.write(self._record.info, manifest)
-                if self._base.tail is not None:
-                    self._context.discard(self._base.tail.key)
+            await self._record.write(self._record.info, manifest)
+            if self._base.tail is not None:
+                self._context.discard(self._base.tail.key)
+            if self._sealing.due:
+                await self._sealing.seal()
         self._body.saved(self._record.info.offset)
 
     async def _upload_in_one(self, piece: Piece) -> None:

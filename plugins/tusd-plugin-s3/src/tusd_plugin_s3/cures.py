@@ -51,7 +51,7 @@ def _answered(error: ClientError, operation: str, options: Options, origin: str)
     if code in ("InvalidAccessKeyId", "InvalidClientTokenId"):
         return f"the server does not know the access key of {origin}; correct it"
     if code == "SignatureDoesNotMatch":
-        return f"the secret of {origin} does not belong to its access key; correct it"
+        return f"the access key and the secret of {origin} do not belong together; correct them"
     if code in ("ExpiredToken", "ExpiredTokenException", "RequestExpired"):
         return f"the credentials of {origin} have expired; get new ones"
     if code in ("InvalidToken", "InvalidSecurity"):

@@ -10,7 +10,7 @@ from tusd.plugin import Final
 
 from .bucket import Changed, Data, Gone, Missing, Part
 from .context import Context
-from .manifest import Manifest, counted, with_counted
+from .manifest import Manifest, Tail, counted, with_counted
 from .record import Record
 
 _TRIES = 3
@@ -24,42 +24,42 @@ class Sealing:
         self._context = context
         self._record = record
 
-    def complete(self, manifest: Manifest) -> bool:
-        """Whether the object is due: all bytes are there, and nothing but their number says when that is so."""
-        info = self._record.info
+    @property
+    def due(self) -> bool:
+        """Whether all bytes are there, and the object is not."""
+        info, manifest = self._record.info, self._record.manifest
         return manifest.object is None and manifest.offset == info.length and not isinstance(info.concat, Final)
 
-    async def seal(self, manifest: Manifest) -> None:
-        """Make the object of all that counts, and say so in `.info`."""
+    async def seal(self, manifest: Manifest | None = None) -> None:
+        """Make the object of all that counts, and say so in `.info`.
+
+        What it is made of stands in `.info` before: whoever has the lock next makes the same of it, and nothing else, so it does not matter whose
+        request comes late. `manifest`: what it is made of, where that is the same for everybody anyway."""
+        manifest = self._record.manifest if manifest is None else manifest
         size = manifest.offset
         if manifest.tail is not None and manifest.multipart is not None:
-            data = await self._context.tail(self._record.info.id, manifest.tail)
-            number = manifest.next
-            if number > self._context.sizes.numbers:
-                raise self.exhausted()
+            manifest = await self._with_tail(manifest, manifest.multipart, manifest.tail)
+        if manifest.parts and manifest.multipart is not None:
             self._record.check()
             try:
-                etag = await self._context.bucket.upload_part(self._record.object, manifest.multipart, number, data)
+                await self._context.bucket.complete(self._record.object, manifest.multipart, manifest.parts)
             except Gone:
                 await self._there(size)
-            else:
-                manifest = replace(manifest, parts=(*manifest.parts, Part(number, len(data), etag)))
-                await self._complete(manifest, size)
-        elif manifest.parts:
-            await self._complete(manifest, size)
         else:
-            await self.put_object(
-                await self._context.tail(self._record.info.id, manifest.tail) if manifest.tail is not None else b""
-            )
+            await self.put_object(b"" if manifest.tail is None else await self._context.tail(self._record.info.id, manifest.tail))
         await self.sealed(manifest, size)
 
-    async def _complete(self, manifest: Manifest, size: int) -> None:
-        assert manifest.multipart is not None
+    async def _with_tail(self, manifest: Manifest, multipart: str, tail: Tail) -> Manifest:
+        """The tail as the last part."""
+        data, number = await self._context.tail(self._record.info.id, tail), manifest.next
+        if number > self._context.sizes.numbers:
+            raise self.exhausted()
         self._record.check()
         try:
-            await self._context.bucket.complete(self._record.object, manifest.multipart, manifest.parts)
+            etag = await self._context.bucket.upload_part(self._record.object, multipart, number, data)
         except Gone:
-            await self._there(size)
+            etag = ""  # completed already, or aborted: completing it again tells
+        return replace(manifest, parts=(*manifest.parts, Part(number, len(data), etag)), tail=None)
 
     async def _there(self, size: int) -> None:
         """The multipart upload is gone: because the object was made of it?"""
@@ -93,13 +93,13 @@ class Sealing:
         leftover = manifest.multipart if not manifest.parts else None
         if leftover is not None:
             self._context.later(self._context.bucket.abort(self._record.object, leftover))
-        if before.tail is not None:
-            self._context.discard(before.tail.key)
+        tails = [before.tail.key] if before.tail is not None else []
         if manifest.litter:
             with suppress(plugin.TusError):  # logged; all is done, and it stays litter
-                tails = await self.tails()
+                found = await self.tails()
                 self._record.check()  # what was listed is this upload's only if the lock was held until then
-                self._context.discard(*tails)
+                tails += found
+        self._context.discard(*tails)
 
     # --- what is left over
 
@@ -139,11 +139,8 @@ class Sealing:
 
     async def recovered(self, manifest: Manifest) -> Manifest:
         """What counts once a holder is gone that has not said it. Its part numbers are left alone."""
-        assert manifest.multipart is not None
+        assert manifest.multipart is not None and manifest.claim is not None
         ours, length = replace(manifest, claim=None), self._record.info.length
-        assert manifest.claim is not None
-        if manifest.claim.whole:
-            return ours
         try:
             listed = await self._context.bucket.list_parts(self._record.object, manifest.multipart, manifest.claim.start - 1)
         except Gone:

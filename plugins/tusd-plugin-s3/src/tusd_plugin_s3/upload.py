@@ -58,16 +58,14 @@ class S3Upload(plugin.Upload, plugin.Terminable, plugin.Concatenable, plugin.Ato
     async def ready(self) -> None:
         """Know what counts: of a write that ended in doubt, of parts that a dead holder sent; and make the object that is due."""
         await self._record.settle()
-        manifest = self._record.manifest
-        if manifest.claim is not None:
-            manifest = await self._sealing.recovered(manifest)
-            if not self._sealing.complete(manifest):
-                tail = self._record.manifest.tail
-                await self._record.write(self.info, manifest)
-                if tail is not None and manifest.tail is None:
-                    self._context.discard(tail.key)
-        if self._sealing.complete(manifest):
-            await self._sealing.seal(manifest)
+        before = self._record.manifest
+        if before.claim is not None:
+            after = await self._sealing.recovered(before)
+            await self._record.write(self.info, after)
+            if before.tail is not None and after.tail is None:
+                self._context.discard(before.tail.key)
+        if self._sealing.due:
+            await self._sealing.seal()
 
     # --- the steps, each to its end
 
@@ -75,14 +73,13 @@ class S3Upload(plugin.Upload, plugin.Terminable, plugin.Concatenable, plugin.Ato
         self._context.check_length(info)
         await self._record.settle()
         await self._record.write(self.info.saved_as(info), self._record.manifest)
-        # Written down before it is done: nobody appends to what is about to become the object.
-        if self._record.manifest.claim is None and self._sealing.complete(self._record.manifest):
-            await self._sealing.seal(self._record.manifest)
+        if self._record.manifest.claim is None and self._sealing.due:
+            await self._sealing.seal()
 
     async def _finish(self) -> None:
         await self.ready()
         if self._record.manifest.object is None:
-            await self._sealing.seal(self._record.manifest)
+            await self._sealing.seal()
 
     async def _terminate(self) -> None:
         bucket, record = self._context.bucket, self._record
