@@ -114,7 +114,12 @@ async def test_figures_are_there_from_the_start(fake: FakeS3) -> None:
 REFUSALS: list[tuple[str, Answer, dict[str, Any], str]] = [
     ("no bucket", error(404, "NoSuchBucket"), {}, "there is no such bucket; make it, or correct storage.bucket"),
     ("key", error(403, "InvalidAccessKeyId"), {}, "the server does not know the access key of storage.access_key_id; correct it"),
-    ("secret", error(403, "SignatureDoesNotMatch"), {}, "the access key and the secret of storage.access_key_id do not belong together"),
+    (
+        "secret",
+        error(403, "SignatureDoesNotMatch"),
+        {},
+        "the access key and the secret of storage.access_key_id do not belong together",
+    ),
     ("expired", error(400, "ExpiredToken"), {}, "the credentials of storage.access_key_id have expired; get new ones"),
     ("token", error(400, "InvalidToken"), {}, "does not take the session token of storage.access_key_id"),
     (

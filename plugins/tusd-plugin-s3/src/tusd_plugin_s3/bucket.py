@@ -11,6 +11,7 @@ import base64
 import hashlib
 import logging
 import random
+import re
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +43,8 @@ _CHUNK = 1 << 20
 """Bytes of a download that are read at once; and from which on a body is not small."""
 _CONFLICTS = 3
 """How often a write is tried again that another one at the same moment got in the way of."""
+_REGION = re.compile(r"/\d{8}/([^/]+)/s3/")
+"""In the signature of a request."""
 _MISSING = {"NoSuchKey", "NotFound", "404"}
 _GONE = {"NoSuchUpload", "NoSuchKey", "404"}
 _FULL = {"QuotaExceeded", "StorageQuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded"}
@@ -109,6 +112,8 @@ class Bucket:
         """If-Match takes an ETag in quotes, as it should."""
         self.silent = False
         """What fails is not logged: whoever asks tells it."""
+        self.regions: dict[str, None] = {}
+        """The regions that requests were signed for while it was silent: the SDK tries another one when the server says that the first is wrong."""
         self.client = client
         self.name = options.bucket
         self._options = options
@@ -312,11 +317,6 @@ class Bucket:
         except Missing:
             return
 
-    async def region(self) -> str | None:
-        """The region that the bucket is in, if the server says that."""
-        got = await self._call("head_bucket", "", partial(self.client.head_bucket, Bucket=self.name))
-        return got.get("BucketRegion")
-
     # --- in threads
 
     def _read(self, key: str, **arguments: Any) -> tuple[Any, bytes]:
@@ -366,8 +366,10 @@ class Bucket:
                     raise answer from error
             raise
 
-    def _count(self, **_: Any) -> None:
+    def _count(self, request: Any, **_: Any) -> None:
         self._sent.requests = getattr(self._sent, "requests", 0) + 1
+        if self.silent and (match := _REGION.search(str(request.headers.get("Authorization", "")))):
+            self.regions[match[1]] = None
 
     # --- around all of them
 

@@ -16,7 +16,6 @@ ACTIONS = {
     "get_object": ("s3:GetObject",),
     "head_object": ("s3:ListBucket",),
     "list_objects": ("s3:ListBucket",),
-    "head_bucket": ("s3:ListBucket",),
     "delete_object": ("s3:DeleteObject",),
     "create_multipart_upload": ("s3:PutObject",),
     "upload_part": ("s3:PutObject",),

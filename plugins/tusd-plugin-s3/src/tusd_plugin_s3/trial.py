@@ -30,14 +30,15 @@ async def try_out(bucket: Bucket, options: Options, origin: str, logger: logging
     try:
         if await trial.all(trial.written()):
             try:
-                await trial.all(trial.conditions(), trial.read(), trial.missing(), trial.multipart(), trial.region())
+                await trial.all(trial.conditions(), trial.read(), trial.missing(), trial.multipart())
             finally:
                 await trial.all(trial.removed())
     finally:
         bucket.silent = False
     wrong = dict.fromkeys(explain(error, operation, options, origin) for operation, error in trial.wrong)
-    if trial.elsewhere is not None:
-        wrong[wrong_region(trial.elsewhere)] = None
+    *before, region = bucket.regions or [""]
+    if before:
+        wrong[wrong_region(region)] = None
     if wrong:
         raise plugin.StorageUnavailable(f"{options.place}: {'; '.join(wrong)}")
     if options.conditional_writes == "on" and not bucket.conditional:
@@ -56,8 +57,6 @@ class _Trial:
     def __init__(self, bucket: Bucket, options: Options) -> None:
         self.wrong: list[tuple[str, BaseException]] = []
         """(operation, what the SDK said)."""
-        self.elsewhere: str | None = None
-        """The region that the bucket is in, if that is another one."""
         self._bucket = bucket
         self._options = options
         self._name = f"tusd-trial-{secrets.token_hex(8)}"
@@ -96,14 +95,6 @@ class _Trial:
             await self._asked("list_parts", self._bucket.list_parts(key, upload))
         finally:
             await self._asked("abort_multipart_upload", self._bucket.abort(key, upload))
-
-    async def region(self) -> None:
-        """The SDK follows a redirection to the bucket's region, with two requests more for each client."""
-        if self._options.where is not None:
-            return
-        region = await self._asked("head_bucket", self._bucket.region())
-        if region and region != self._bucket.client.meta.region_name:
-            self.elsewhere = region
 
     async def conditions(self) -> None:
         if self._options.conditional_writes == "off":
