@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from tusd import plugin
+from tusd.plugin import utcnow
 
 from . import checksum
 from .bucket import COMPOSE_LIMIT, Bucket, Changed, Missing, Source, Stat, all_of, shortened
@@ -78,7 +79,8 @@ async def _composed(
             return group[0]
         name = target.temporary(level, number)
         check()
-        stat = await bucket.compose(name, group, match=None, about={"metadata": {UPLOAD: target.upload, RUN: target.run}})
+        about = {"metadata": {UPLOAD: target.upload, RUN: target.run}, "customTime": utcnow().isoformat()}
+        stat = await bucket.compose(name, group, match=None, about=about)
         _compare(stat, _size_and_crc(group), logger)
         return Source(name, stat.size, stat.crc, stat.generation)
 
