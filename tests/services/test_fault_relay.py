@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from tests.services.faults import TOO_MANY_REQUESTS, CutRequest, FaultProxy, Hold, json_error
+from tests.services.faults import TOO_MANY_REQUESTS, CutAnswer, CutRequest, Drop, Fault, FaultProxy, Hold, LoseAnswer, json_error
 from tests.services.s3_requests import nothing_known
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -204,6 +204,31 @@ def test_a_request_is_cut_where_the_test_says() -> None:
             client.rest()
         assert server.ended.wait(10)
     assert server.got == [sent[: head + 300_001]]
+
+
+@pytest.mark.parametrize(
+    ("fault", "gets"),
+    [(Drop(), b""), (LoseAnswer(), b""), (CutAnswer(1, "reset"), OK[:-1]), (CutAnswer(0, "reset"), OK[:-2])],
+    ids=repr,
+)
+def test_a_reset_is_a_reset(fault: Fault, gets: bytes) -> None:
+    sent = request("GET")
+    with between(server := Scripted([len(sent), OK])) as (proxy, client):
+        proxy.add(fault)
+        client.send(sent)
+        assert client.read(len(gets)) == gets
+        with pytest.raises(ConnectionResetError):
+            client.rest()
+    assert server.got == [b"" if isinstance(fault, Drop) else sent]
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 3])
+def test_a_truncated_answer_ends_orderly(after: int) -> None:
+    sent = request("GET")
+    with between(Scripted([len(sent), OK])) as (proxy, client):
+        proxy.add(CutAnswer(after))
+        client.send(sent)
+        assert client.rest() == (OK[:-2] + b"ok"[:after])
 
 
 def test_a_held_body_waits_in_the_proxy_and_the_client_is_told_once_to_go_on() -> None:
