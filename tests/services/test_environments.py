@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.needs import need, need_environment
+from tests.services import swift
+from tests.services.keeper import CannotStart, Children
 
 
 @pytest.mark.parametrize(
@@ -24,3 +26,9 @@ def test_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, everyt
     need_environment("localstack")
     with pytest.raises(outcome, match="needs no-such-command: get it"):
         need("no-such-command", how="get it")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc, which has no user attributes")
+def test_swift_says_where_it_cannot_keep_files(tmp_path: Path) -> None:
+    with pytest.raises(CannotStart, match="/proc is where files cannot have user attributes: name another place by --basetemp"):
+        swift.start(Path("/proc"), Children(tmp_path / "log"))
