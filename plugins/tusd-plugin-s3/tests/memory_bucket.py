@@ -11,8 +11,7 @@ import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from io import RawIOBase
-from typing import Any, BinaryIO, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from tusd import plugin
 from tusd_plugin_s3.bucket import Bucket, Changed, Data, Found, Gone, Listed, Missing, Part, Stat
@@ -279,6 +278,5 @@ def bytes_of(data: Data) -> bytes:
     """What would be sent."""
     if isinstance(data, bytes | bytearray):
         return bytes(data)
-    assert isinstance(data, BinaryIO | RawIOBase) or hasattr(data, "read")
     data.seek(0)
-    return data.read()
+    return b"".join(iter(data.read, b""))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import boto3.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, NoCredentialsError
+from botocore.handlers import add_expect_header
 
 from tusd import plugin
 
@@ -57,7 +58,7 @@ def _client(session: boto3.session.Session, options: Options) -> S3Client:
     if options.proxy is not None:
         more["proxies"] = {"http": options.proxy, "https": options.proxy}
     region = options.region or session.region_name or options.rules.region
-    return session.client(
+    client = session.client(
         "s3",
         region_name=region,
         endpoint_url=options.where,
@@ -79,3 +80,7 @@ def _client(session: boto3.session.Session, options: Options) -> S3Client:
             **more,
         ),
     )
+    # Of everything that is no bytearray the SDK would ask first whether it may be sent (Expect: 100-continue), and wait a second for servers
+    # that do not answer that.
+    client.meta.events.unregister("before-call.s3", add_expect_header)
+    return client
