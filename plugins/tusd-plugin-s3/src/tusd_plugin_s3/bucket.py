@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # the stubs are no dependency
     from mypy_boto3_s3 import S3Client
 
 T = TypeVar("T")
-Data = bytes | bytearray | BinaryIO
+Data = bytes | bytearray | plugin.Blocks | BinaryIO
 Parts = list["Part"]  # inside the class `list` is a method
 
 SMALL_THREADS = 16
@@ -204,7 +204,7 @@ class Bucket:
         `headers.carried` returns. Raises `Changed`: not when what is there is what was to be written, because then an answer was lost."""
         conditions = self._conditions(match, absent)
         arguments = {**self._always, **(carries or {}), **conditions}
-        pool = self._small if isinstance(data, bytes | bytearray) and len(data) < _CHUNK else self._bodies
+        pool = self._small if isinstance(data, bytes | bytearray | plugin.Blocks) and len(data) < _CHUNK else self._bodies
         for attempt in range(1, _CONFLICTS + 1):
             work = partial(self._put, key, data, arguments)
             try:
@@ -512,10 +512,13 @@ def _slice(data: Data, start: int, stop: int) -> bytes:
     if isinstance(data, bytes | bytearray):
         return bytes(data[start:stop])
     data.seek(start)
-    return data.read(stop - start)
+    found = bytearray()
+    while len(found) < stop - start and (chunk := data.read(stop - start - len(found))):
+        found += chunk  # blocks return more than that
+    return bytes(found[: stop - start])
 
 
-def _md5(data: bytearray | BinaryIO) -> bytes:
+def _md5(data: bytearray | plugin.Blocks | BinaryIO) -> bytes:
     digest = hashlib.md5(usedforsecurity=False)
     if isinstance(data, bytearray):
         digest.update(data)
