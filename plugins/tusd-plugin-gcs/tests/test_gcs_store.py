@@ -14,7 +14,7 @@ from unittest import mock
 
 import pytest
 
-from gcs_rig import KIB, MIB, Hold, Place, Requests, assert_bytes, content, counting, new_info, settled
+from gcs_rig import KIB, MIB, Hold, Mode, Place, Requests, assert_bytes, breaking, content, counting, new_info, settled
 from tusd.plugin import (
     Final,
     HookError,
@@ -28,8 +28,11 @@ from tusd.plugin import (
     utcnow,
 )
 from tusd.testing.bodies import FakeBody, FakeLease, pattern
+from tusd_plugin_gcs import GcsStorage
+from tusd_plugin_gcs import upload as upload_module
 from tusd_plugin_gcs.cloud import Cloud, Download, Failure
 from tusd_plugin_gcs.manifest import Chunk
+from tusd_plugin_gcs.sizes import sizes
 from tusd_plugin_gcs.store import GcsStore
 from tusd_plugin_gcs.upload import GcsUpload
 
@@ -198,23 +201,21 @@ async def test_5_tib_are_the_most(place: Place) -> None:
             await store.create(new_info((5 << 40) + 1, id=UploadId("more")), None)
 
 
-def test_pieces_grow_so_that_there_are_about_ten_thousand(place: Place) -> None:
-    upload = object.__new__(GcsUpload)
-    options = mock.Mock(part_size=50 * MIB, buffer=2000 * MIB, spill=None)
-    upload._store = mock.Mock(options=options)
+def test_pieces_grow_so_that_there_are_about_ten_thousand(tmp_path: Path) -> None:
+    options = GcsStorage.Options(bucket="bkt", buffer=2000 * MIB)
     for length, position, largest in (
         (100, 0, 50 * MIB),
         (5 << 40, 0, -(-(5 << 40) // 10_000)),
         (None, 0, 50 * MIB),
         (None, 2 << 40, -(-(4 << 40) // 10_000)),
     ):
-        upload._kept = new_info(length)
-        floor, target = upload._sizes(position)
+        floor, target = sizes(options, length, position)
         assert target == largest
-        assert 0 < floor <= min(5 * MIB, target)
-    options.buffer = 256 * MIB
-    upload._kept = new_info(5 << 40)
-    assert upload._sizes(0)[1] == 128 * MIB, "never more than half of what may be held"
+        assert floor == (100 if length == 100 else 5 * MIB)
+    assert sizes(GcsStorage.Options(bucket="bkt"), 5 << 40, 0)[1] == 128 * MIB, "never more than half of what may be held"
+    spilling = GcsStorage.Options(bucket="bkt", spill=tmp_path)
+    assert sizes(spilling, 5 << 40, 0)[1] == -(-(5 << 40) // 10_000)
+    assert sizes(options, 10, 10) == (1, 50 * MIB)
 
 
 # --- compositions
@@ -243,6 +244,43 @@ async def test_a_thousand_pieces_become_one_object_with_few_requests(place: Plac
         assert_bytes(place.data("upload"), whole)
         assert place.fields("upload")["componentCount"] == 1000
         assert (await store.info(upload.info.id)).state is State.COMPLETE
+
+
+@pytest.mark.parametrize("fault", [None, "before", "after", "dead"])
+async def test_very_many_requests_do_not_make_info_larger_and_larger(
+    place: Place, monkeypatch: pytest.MonkeyPatch, fault: Mode | None
+) -> None:
+    """Also when the folding fails, which the client does not hear of."""
+    monkeypatch.setattr(upload_module, "MOST_LISTED", 12)
+    monkeypatch.setattr(upload_module, "FOLDED", 8)
+    monkeypatch.setattr(upload_module, "COMPOSE_LIMIT", 4)
+    async with place.store() as store:
+        await store.create(new_info(60), None)
+        told, composed = 0, 0
+        for n in range(60):
+            upload = await opened(store)
+            assert upload.info.offset >= told
+            with counting() as made, breaking(2 if fault and n % 5 == 2 and n > 12 else 10**9, fault or "before"):
+                try:
+                    await upload.append(FakeBody(DATA[upload.info.offset : n + 1]))
+                except StorageUnavailable:
+                    assert fault
+                else:
+                    told = n + 1
+                    assert upload.info.offset == told
+            composed += made.made["compose"]
+            assert len(json.loads(place.data("upload.info"))["tusd"]["gcs"].get("chunks", ())) <= 30
+        assert 10 < composed < 60
+        upload = await opened(store)
+        if upload.info.offset < 60:
+            await upload.append(FakeBody(DATA[upload.info.offset : 60]))
+        await upload.finish()
+        await settled(store)
+        assert_bytes(place.data("upload"), DATA[:60])
+        if fault is None:
+            assert place.names() == ["upload", "upload.info"]
+        await (await opened(store)).terminate()
+        assert place.names() == []
 
 
 async def test_a_composition_that_is_not_what_was_sent_is_not_kept(place: Place) -> None:
@@ -286,7 +324,8 @@ async def test_parts_are_composed_in_a_tree(place: Place) -> None:
 # --- downloads
 
 
-async def test_an_unfinished_upload_is_read_from_its_pieces(place: Place) -> None:
+async def test_an_unfinished_upload_is_read_from_its_pieces(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which become fewer while it is read, and then one."""
     async with place.store() as store:
         upload = await store.create(new_info(len(DATA) + 1), FakeLease())
         for stop in (10, 300 * KIB, len(DATA)):
@@ -296,6 +335,12 @@ async def test_an_unfinished_upload_is_read_from_its_pieces(place: Place) -> Non
             assert_bytes(await content(store, info, start, stop), DATA[start:stop])
         reading = store.read(info, 0, len(DATA))
         first = await anext(reading)
+        assert isinstance(upload, GcsUpload)
+        monkeypatch.setattr(upload_module, "FOLDED", 2)
+        await upload._write(upload._kept, *await upload._folded(upload._manifest))
+        await settled(store)
+        assert len(upload._manifest.chunks) == 4
+        first += await anext(reading)
         await upload.append(FakeBody(b"!"))
         await settled(store)
         rest = [piece async for piece in reading]

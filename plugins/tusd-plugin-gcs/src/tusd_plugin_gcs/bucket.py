@@ -13,7 +13,7 @@ import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from time import monotonic
@@ -38,6 +38,8 @@ _ONE_BY_ONE = 3
 """So few objects are deleted side by side, not by a batch."""
 _READ_AGAIN = 3
 """How often a download that breaks off is begun anew where it broke, without a byte in between."""
+_SPECIAL = frozenset("*?[]{}\\")
+"""In a glob."""
 _TOKEN = "tusd-piece"
 """In an object's metadata: which request has made it."""
 
@@ -119,10 +121,13 @@ class Bucket:
 
     async def get(self, name: str, operation: str = "get_object") -> Found:
         """A small object. Raises `Missing`."""
-        reply = await self._request(operation, name, "GET", object_path(self.name, name), {"alt": "media"})
-        modified = reply.headers.get("Last-Modified")
-        when = parsedate_to_datetime(modified) if modified else datetime.now(UTC)
-        return Found(reply.data, int(reply.headers.get("X-Goog-Generation", 0)), when)
+        path = f"/download{object_path(self.name, name)}"
+        reply = await self._request(operation, name, "GET", path, {"alt": "media"})
+        try:
+            generation = int(reply.headers["X-Goog-Generation"])
+            return Found(reply.data, generation, parsedate_to_datetime(reply.headers["Last-Modified"]))
+        except (KeyError, ValueError) as error:
+            raise self._unusable(operation, name, error) from error
 
     async def stat(self, name: str, operation: str = "stat_object") -> Stat:
         """What is known of an object. Raises `Missing`."""
@@ -220,12 +225,14 @@ class Bucket:
         )
         await all_of([partial(self.delete, name) for name in left])  # tells why, or succeeds now
 
-    async def listed(self, prefix: str, glob: str | None = None, operation: str = "list_objects") -> AsyncIterator[Stat]:
-        """The objects whose names begin with `prefix`. `glob`: only those that match, where the server understands that."""
+    async def listed(self, prefix: str, suffix: str = "", operation: str = "list_objects") -> AsyncIterator[Stat]:
+        """The objects whose names begin with `prefix` and end in `suffix`."""
         fields = "nextPageToken,items(name,size,crc32c,generation,updated)"
-        query: dict[str, str | int | list[str]] = {"prefix": prefix, "fields": fields, "maxResults": 1000}
-        if glob is not None:
-            query["matchGlob"] = glob
+        query: dict[str, str | int | list[str]] = {"fields": fields, "maxResults": 1000}
+        if suffix and not _SPECIAL & set(prefix + suffix):  # so that others are not even sent, where the server understands it
+            query["matchGlob"] = f"{prefix}**{suffix}"
+        else:
+            query["prefix"] = prefix
         while True:
             reply = await self._request(
                 operation, prefix, "GET", object_path(self.name, "").removesuffix("/"), query, of_bucket=True
@@ -236,7 +243,8 @@ class Bucket:
             except (Failure, KeyError, ValueError, TypeError) as error:
                 raise self._unusable(operation, prefix, error) from error
             for stat in found:
-                yield stat
+                if stat.name.startswith(prefix) and stat.name.endswith(suffix):
+                    yield stat
             if not page.get("nextPageToken"):
                 return
             query["pageToken"] = str(page["nextPageToken"])

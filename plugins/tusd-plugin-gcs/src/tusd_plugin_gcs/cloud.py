@@ -29,7 +29,9 @@ T = TypeVar("T")
 Query = Mapping[str, str | int | list[str]]
 """What goes behind the ? of a request."""
 PIECE = 1 << 20
-"""Bytes that are sent, read or added to a checksum at once."""
+"""Bytes that are read at once."""
+_SLICE = 1 << 18
+"""Bytes that are sent at once, for which `connect_timeout` has to be enough, or added to a checksum."""
 _SCOPES = ("https://www.googleapis.com/auth/devstorage.read_write",)
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 """https://cloud.google.com/storage/docs/retry-strategy#retryable"""
@@ -120,11 +122,11 @@ def slices(data: bytes | bytearray | BinaryIO) -> Iterator[bytes | memoryview]:
     """Bytes in pieces, from their beginning."""
     if isinstance(data, bytes | bytearray):
         view = memoryview(data)
-        for start in range(0, len(view), PIECE):
-            yield view[start : start + PIECE]
+        for start in range(0, len(view), _SLICE):
+            yield view[start : start + _SLICE]
         return
     data.seek(0)
-    while piece := data.read(PIECE):
+    while piece := data.read(_SLICE):
         yield piece
 
 

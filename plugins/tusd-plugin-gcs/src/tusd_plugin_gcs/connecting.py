@@ -164,11 +164,10 @@ def _text(options: GcsOptions, way: Way, address: str, error: Refused) -> str:
         case None if error.failure.passing:
             cure = "check storage.endpoint" if way.endpoint else "check the network and the proxy (HTTPS_PROXY)"
             return f"{where} cannot be reached: {error}; {cure}"
-        case None:
-            return f"{where} cannot be used: {error}; check the credentials{_of(way)}"
-        case 401:
-            cure = "set storage.service_account_file" if way.anonymous else f"check the credentials{_of(way)}"
-            return f"{where} does not let us in: {error}; {cure}"
+        case None | 401 if way.anonymous:
+            return f"{where} does not let us in without credentials: {error}; set storage.service_account_file"
+        case None | 401:
+            return f"{where} does not take our credentials: {error}; check those{_of(way) or ' of this machine'}"
         case 403:
             return (
                 f"{where} may not be used: {error}; the credentials{_of(way)} lack {error.permission}: give their account the role "

@@ -74,7 +74,7 @@ class GcsOptions(plugin.Options):
     read_timeout: Annotated[plugin.Duration, Field(gt=0)] = 60
     """How long to wait for an answer, or for the next bytes of one."""
     give_up_after: Annotated[plugin.Duration, Field(ge=0)] = 30
-    """How long a request that fails for a passing reason is tried again, with growing pauses that are half chance."""
+    """How long a request that fails for a passing reason is tried again, with growing pauses of a random length."""
 
     @model_validator(mode="after")
     def _one_way_in(self) -> Self:

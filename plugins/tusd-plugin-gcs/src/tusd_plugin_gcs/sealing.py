@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from tusd import plugin
+from tusd.plugin import utcnow
 
 from . import checksum
 from .bucket import COMPOSE_LIMIT, Bucket, Changed, Missing, Source, Stat, all_of, shortened
@@ -51,7 +52,7 @@ async def compose_all(
     level, made = 0, list[str]()
     while len(sources) > COMPOSE_LIMIT:
         groups = [sources[start : start + COMPOSE_LIMIT] for start in range(0, len(sources), COMPOSE_LIMIT)]
-        sources = await _composed(bucket, target, level, groups, check, logger)
+        sources = await compose_groups(bucket, target, groups, partial(target.temporary, level), check, logger, replace=True)
         made += [source.name for source in sources if source.name.startswith(target.temporaries)]
         level += 1
     final = list(sources)
@@ -62,23 +63,26 @@ async def compose_all(
     return await place(bucket, target, expected, write, check, logger), made
 
 
-async def _composed(
+async def compose_groups(
     bucket: Bucket,
     target: Target,
-    level: int,
     groups: Sequence[Sequence[Source]],
+    name_of: Callable[[int], str],
     check: Callable[[], None],
     logger: logging.Logger,
+    *,
+    replace: bool = False,
 ) -> list[Source]:
-    """One object of each group."""
+    """One object of each group, in order; a group of one stays as it is. Not `replace`: raises `Changed` where a name is taken."""
 
     async def one(number: int) -> Source:
         group = groups[number]
         if len(group) == 1:
             return group[0]
-        name = target.temporary(level, number)
+        name = name_of(number)
         check()
-        stat = await bucket.compose(name, group, match=None, about={"metadata": {UPLOAD: target.upload, RUN: target.run}})
+        about = {"metadata": {UPLOAD: target.upload, RUN: target.run}, "customTime": utcnow().isoformat()}
+        stat = await bucket.compose(name, group, match=None if replace else 0, about=about)
         _compare(stat, _size_and_crc(group), logger)
         return Source(name, stat.size, stat.crc, stat.generation)
 

@@ -18,7 +18,8 @@ from .bucket import Bucket, Changed, Missing, Stat, all_of
 from .keys import MOST_BYTES, check_length, chosen_key, new_key
 from .manifest import Chunk, Manifest, Sealed, is_go_chunk, read_manifest
 from .options import GcsOptions
-from .upload import LARGEST, GcsUpload, shown
+from .sizes import LARGEST
+from .upload import GcsUpload, shown
 
 _INFO = ".info"
 _CHECKED = "tusd-check.info"
@@ -125,10 +126,10 @@ class GcsStore(plugin.DataStore, plugin.Readable, plugin.Listable):
 
     async def read(self, info: UploadInfo, start: int, stop: int) -> AsyncIterator[bytes]:
         """From the complete object, or from the pieces while there is none."""
-        sealed = info.state is State.COMPLETE
+        whole = [(self.key_of(info), 0, info.offset)]
+        places = whole if info.state is State.COMPLETE else await self._places(info)
         position = start
         while True:
-            places = [(self.key_of(info), 0, info.offset)] if sealed else await self._places(info)
             try:
                 if start >= stop:
                     await self.bucket.stat(places[0][0]) if places else None
@@ -140,10 +141,8 @@ class GcsStore(plugin.DataStore, plugin.Readable, plugin.Listable):
                                 yield piece
                 return
             except Missing:
-                if sealed:
-                    raise plugin.UploadNotFound() from None
-                sealed = (await self.load(info.id)).manifest.sealed is not None
-                if not sealed:
+                before, places = places, whole if places == whole else await self._places(info)
+                if places == before:
                     raise plugin.UploadNotFound() from None
 
     async def _places(self, info: UploadInfo) -> list[tuple[str, int, int]]:
@@ -160,9 +159,8 @@ class GcsStore(plugin.DataStore, plugin.Readable, plugin.Listable):
     async def uploads(self, idle_since: datetime | None = None) -> AsyncIterator[UploadInfo]:
         """By listing the `.info` objects; those that have not changed since the last time are not read again."""
         batch: list[tuple[str, int]] = []
-        async for stat in self.bucket.listed(self.options.prefix, f"**{_INFO}", "list_info_objects"):
-            if stat.name.endswith(_INFO):
-                batch.append((stat.name, stat.generation))
+        async for stat in self.bucket.listed(self.options.prefix, _INFO, "list_info_objects"):
+            batch.append((stat.name, stat.generation))
             if len(batch) == _LISTED_AT_ONCE:
                 for info in await self._listed(batch, idle_since):
                     yield info

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -18,23 +17,22 @@ from typing import TYPE_CHECKING
 from tusd import plugin
 from tusd.plugin import Body, Cutter, Lease, Piece, Sending, State, UploadInfo, utcnow
 
-from .bucket import Changed, Missing, Source, Stat, all_of
+from .bucket import COMPOSE_LIMIT, Changed, Missing, Source, Stat, all_of
 from .figures import SPILL_DURATION
 from .headers import RUN, object_fields
 from .manifest import Chunk, Manifest, Sealed
 from .pieces import chunk_fields, find, longest
-from .sealing import Target, compose_all, place
+from .sealing import Target, compose_all, compose_groups, place
+from .sizes import LARGEST, sizes
 from .waiting import uninterrupted
 
 if TYPE_CHECKING:
     from .store import GcsStore, Loaded
 
-MOST_CHUNKS = 10_000
-"""Pieces grow so that an upload needs no more than about so many."""
-LARGEST = 5 << 40
-"""Bytes of an object: https://cloud.google.com/storage/quotas#objects"""
-_FLOOR = 5 << 20
-"""A piece is not sent before it has so many bytes, unless the body ends."""
+MOST_LISTED = 512
+"""So many pieces stand in `.info`, which is read and written by every request; when there are more, some become one."""
+FOLDED = 256
+"""So many of them at a time."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -58,8 +56,6 @@ class GcsUpload(plugin.Upload, plugin.Terminable, plugin.Concatenable, plugin.At
         self._lease = lease
         self._gaps = False
         """Numbers are not in the order of the bytes."""
-        self._discard_later: Sequence[str] = ()
-        """What is needed no more once `.info` tells of the object."""
         self._take(loaded)
 
     def _take(self, loaded: Loaded) -> None:
@@ -106,10 +102,10 @@ class GcsUpload(plugin.Upload, plugin.Terminable, plugin.Concatenable, plugin.At
 
     async def _save(self, kept: UploadInfo) -> None:
         self._check_lease()
-        manifest = self._manifest
+        manifest, unneeded = self._manifest, list[str]()
         if manifest.sealed is None and not kept.explicit and manifest.offset == kept.length:
-            manifest = await self._sealed(manifest, kept)
-        await self._write(kept, manifest)
+            manifest, unneeded = await self._sealed(manifest, kept)
+        await self._write(kept, manifest, unneeded)
 
     async def finish(self) -> None:
         """Make the object of the pieces, if it is not there yet."""
@@ -118,7 +114,7 @@ class GcsUpload(plugin.Upload, plugin.Terminable, plugin.Concatenable, plugin.At
             await uninterrupted(self._finish())
 
     async def _finish(self) -> None:
-        await self._write(self._kept, await self._sealed(self._manifest, self._kept))
+        await self._write(self._kept, *await self._sealed(self._manifest, self._kept))
 
     async def terminate(self) -> None:
         """Everything else first, `.info` last: a crash in between leaves an upload that can be terminated again."""
@@ -144,7 +140,7 @@ class GcsUpload(plugin.Upload, plugin.Terminable, plugin.Concatenable, plugin.At
         async with Cutter(body, self._store.memory, self._store.options.spill) as cutter:
             try:
                 position, whole = self._manifest.offset, body.whole
-                while (piece := await cutter.next(*self._sizes(position))) is not None:
+                while (piece := await cutter.next(*sizes(self._store.options, self._kept.length, position))) is not None:
                     sealed = None
                     try:
                         if self._store.options.spill is not None:
@@ -170,15 +166,6 @@ class GcsUpload(plugin.Upload, plugin.Terminable, plugin.Concatenable, plugin.At
                 return None
             finally:
                 await sending.settle()
-
-    def _sizes(self, position: int) -> tuple[int, int]:
-        """How many bytes the next piece has at least, unless the body ends, and at most."""
-        options = self._store.options
-        length = self._kept.length
-        bound = LARGEST // MOST_CHUNKS if options.spill is not None else options.buffer // 2
-        target = max(options.part_size, min(math.ceil((length or position * 2) / MOST_CHUNKS), bound))
-        rest = target if length is None else max(1, length - position)
-        return min(target, _FLOOR, rest), target
 
     def _new_number(self) -> int:
         self._next += 1
@@ -234,18 +221,42 @@ class GcsUpload(plugin.Upload, plugin.Terminable, plugin.Concatenable, plugin.At
         if manifest == self._manifest:
             return
         failure: plugin.StorageUnavailable | None = None
-        if manifest.sealed is None and not self._kept.explicit and manifest.offset == self._kept.length:
-            try:
-                manifest = await self._sealed(manifest, self._kept)
-            except BytesLost:
-                raise
-            except plugin.StorageUnavailable as error:  # the bytes count all the same
-                failure = error
-        await self._write(self._kept, manifest)
         unwanted = set(range(first, self._next)) - {chunk.number for chunk in chunks}
-        self._store.discard([self._chunk_name(number) for number in unwanted])
+        unneeded = [self._chunk_name(number) for number in sorted(unwanted)]
+        try:
+            if manifest.sealed is None and not self._kept.explicit and manifest.offset == self._kept.length:
+                manifest, done_with = await self._sealed(manifest, self._kept)
+                unneeded += done_with
+            elif len(manifest.chunks) > MOST_LISTED:
+                manifest, done_with = await self._folded(manifest)
+                unneeded += done_with
+        except BytesLost:
+            raise
+        except plugin.StorageUnavailable as error:  # the bytes count all the same
+            failure = error if manifest.offset == self._kept.length else None
+        await self._write(self._kept, manifest, unneeded)
         if failure is not None:
             raise failure
+
+    async def _folded(self, manifest: Manifest) -> tuple[Manifest, list[str]]:
+        """With the oldest pieces put together, some dozens in one, so that `.info` stays small; and what is not needed then."""
+        target = self._target(manifest, self._kept)
+        old, rest = manifest.chunks[:FOLDED], manifest.chunks[FOLDED:]
+        groups = [old[start : start + COMPOSE_LIMIT] for start in range(0, FOLDED, COMPOSE_LIMIT)]
+        sources = [[Source(manifest.chunk_name(target.base, one.number), one.size, one.crc) for one in group] for group in groups]
+        try:
+            made = await compose_groups(
+                self._store.bucket,
+                target,
+                sources,
+                lambda _: self._chunk_name(self._new_number()),
+                self._check_lease,
+                self._store.logger,
+            )
+        except (Missing, Changed):  # a name that is taken is left alone; what is missing is found out when all is there
+            return replace(manifest, next=self._next), []
+        folded = tuple(Chunk(int(one.name.rpartition("_")[2]), one.size, one.crc) for one in made)
+        return replace(manifest, chunks=folded + rest, next=self._next), [one.name for group in sources for one in group]
 
     def _spilling_failed(self, error: OSError) -> plugin.TusError:
         self._store.logger.error("a piece cannot be kept in %s: %s", self._store.options.spill, error.strerror)
@@ -253,19 +264,18 @@ class GcsUpload(plugin.Upload, plugin.Terminable, plugin.Concatenable, plugin.At
 
     # --- the complete object
 
-    async def _sealed(self, manifest: Manifest, kept: UploadInfo) -> Manifest:
-        """With the object that the pieces make."""
+    async def _sealed(self, manifest: Manifest, kept: UploadInfo) -> tuple[Manifest, list[str]]:
+        """With the object that the pieces make; and the names of what is not needed then."""
         target = self._target(manifest, kept)
         if not manifest.chunks:
-            return manifest.with_object(await self._insert_empty(target))
+            return manifest.with_object(await self._insert_empty(target)), []
         sources = [Source(manifest.chunk_name(target.base, one.number), one.size, one.crc) for one in manifest.chunks]
         try:
             sealed, made = await compose_all(self._store.bucket, target, sources, self._check_lease, self._store.logger)
         except Missing:
             await self._recount(manifest, target)
             raise BytesLost() from None
-        self._discard_later = [source.name for source in sources] + made
-        return manifest.with_object(sealed)
+        return manifest.with_object(sealed), [source.name for source in sources] + made
 
     async def _insert_empty(self, target: Target) -> Sealed:
         async def write(match: int) -> Stat:
@@ -311,8 +321,8 @@ class GcsUpload(plugin.Upload, plugin.Terminable, plugin.Concatenable, plugin.At
                 sealed, made = await self._insert_empty(target), []
         except (Missing, Changed):
             raise plugin.UploadNotFound() from None
-        self._discard_later = made
-        await self._write(self._kept, replace(self._manifest, next=max(self._manifest.next, 1)).with_object(sealed, utcnow()))
+        manifest = replace(self._manifest, next=max(self._manifest.next, 1)).with_object(sealed, utcnow())
+        await self._write(self._kept, manifest, made)
 
     # --- `.info`
 
@@ -343,8 +353,8 @@ class GcsUpload(plugin.Upload, plugin.Terminable, plugin.Concatenable, plugin.At
             raise plugin.UploadNotFound()  # another upload has the id now
         self._take(loaded)
 
-    async def _write(self, kept: UploadInfo, manifest: Manifest) -> None:
-        """Replace `.info`; from then on that is the truth."""
+    async def _write(self, kept: UploadInfo, manifest: Manifest, unneeded: Sequence[str] = ()) -> None:
+        """Replace `.info`; from then on that is the truth, and these objects are not needed any more."""
         self._check_lease()
         self._stale = True
         try:
@@ -355,9 +365,7 @@ class GcsUpload(plugin.Upload, plugin.Terminable, plugin.Concatenable, plugin.At
         self._kept, self._manifest, self._generation, self._claimed = kept, manifest, generation, True
         self._next = max(self._next, manifest.next)
         self.info = shown(kept, manifest)
-        if manifest.sealed is not None:
-            unneeded, self._discard_later = self._discard_later, ()
-            self._store.discard(unneeded)
+        self._store.discard(unneeded)
 
     async def _overtaken(self) -> plugin.TusError:
         """Somebody else has replaced `.info`, or removed it, so our lock must have been lost."""

@@ -19,6 +19,9 @@ from .record import Record, unbroken
 from .sealing import Sealing
 from .sizes import Sizes
 
+_PIECE = 8 << 20
+"""Bytes that are downloaded at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -202,8 +205,9 @@ class Concatenation:
         data = bytearray()
         try:
             for source in sources:
-                async for piece in self._context.bucket.stream(source.key, source.start, source.stop):
-                    data += piece
+                for start in range(source.start, source.stop, _PIECE):
+                    stop = min(start + _PIECE, source.stop)
+                    data += await self._context.bucket.get_range(source.key, start, stop)
         except Missing as error:
             raise plugin.UploadNotFound() from error
         return data

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Coroutine
-from contextlib import suppress
-from typing import Any
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing, suppress
+from typing import Any, cast
 
 from tusd import plugin
 from tusd.plugin import UploadId, UploadInfo
@@ -88,6 +88,12 @@ class Context:
             )
             raise plugin.StorageUnavailable()
         return bytearray(found.data)
+
+    async def stream(self, key: str, start: int, stop: int) -> AsyncGenerator[bytes, None]:
+        """Bytes of an object in pieces of 1 MiB at most. To be closed. Raises `Missing` before the first of them."""
+        async with aclosing(cast(AsyncGenerator[bytes, None], self.bucket.stream(key, start, stop))) as pieces:
+            async for piece in pieces:
+                yield piece
 
     def spilled(self, piece: plugin.Piece) -> None:
         """Count how long writing a piece to disk took, if it was."""

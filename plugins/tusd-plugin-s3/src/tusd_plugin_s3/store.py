@@ -9,7 +9,6 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from datetime import datetime
-from typing import cast
 
 from tusd import plugin
 from tusd.plugin import Lease, State, UploadId, UploadInfo
@@ -91,9 +90,7 @@ class S3Store(plugin.DataStore, plugin.Readable, plugin.Listable):
         if start >= stop:
             return
         try:
-            async with aclosing(
-                cast(AsyncGenerator[bytes, None], self._bucket.stream(info.storage["Key"], start, stop))
-            ) as pieces:
+            async with aclosing(self._context.stream(info.storage["Key"], start, stop)) as pieces:
                 async for piece in pieces:
                     yield piece
         except Missing as error:

@@ -1,0 +1,50 @@
+"""The conformance suite of stores, on a real S3 server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import botocore.client
+import pytest
+from botocore.exceptions import EndpointConnectionError
+from tests.services.servers import S3Bucket
+
+from s3_opening import read_once
+from tusd.testing.faults import Calls, failing_call
+from tusd.testing.storage import StorageSuite
+from tusd_plugin_s3 import S3Storage
+
+MIB = 1 << 20
+
+
+class TestS3Storage(StorageSuite):
+    """With LocalStack, which takes no parts below 5 MiB, as Amazon's."""
+
+    plugin = S3Storage
+    large = 5 * MIB + 1000
+
+    @pytest.fixture(autouse=True)
+    def quick_clients(self) -> Iterator[None]:
+        with read_once:
+            yield
+
+    @pytest.fixture
+    def options(self, localstack_bucket: S3Bucket) -> dict[str, Any]:
+        server = localstack_bucket.server
+        return {
+            "bucket": localstack_bucket.name,
+            "endpoint": server.endpoint,
+            "region": server.region,
+            "access_key_id": server.access_key,
+            "secret_access_key": server.secret_key,
+            "part_size": 5 * MIB,
+            "buffer": 256 * MIB,
+            "concurrency": 4,
+        }
+
+    def failing(self, nth: int) -> AbstractContextManager[Calls]:
+        """Every request of the SDK is one call."""
+        broken = EndpointConnectionError(endpoint_url="http://nowhere", error="on purpose")
+        return failing_call(nth, [(botocore.client.BaseClient, "_make_api_call")], lambda: broken)
