@@ -184,10 +184,16 @@ REFUSALS: list[tuple[str, Answer, dict[str, Any], str]] = [
     ("not S3 either", Answer(405), {}, "what answers there is no S3 server"),
     ("a web page", Answer(200, b"<html>welcome</html>"), {}, "what answers there is no S3 server"),
     (
-        "a web page with an ETag",
-        Answer(200, b"welcome", {"ETag": '"e"', "Last-Modified": "Sat, 28 Nov 2026 12:00:00 GMT"}),
+        "a web page for all",
+        Answer(200, b"welcome"),
         {},
-        "what answers there is no S3 server",
+        "its answer to put_object is none of S3 (500: Internal Server Error); is it an",
+    ),
+    (
+        "a gateway",
+        Answer(502, b"<html>bad gateway</html>"),
+        {},
+        "its answer to put_object is none of S3 (502: Bad Gateway); is it an",
     ),
     ("hangs up", Answer(hang_up=True), {}, "it closed the connection without an answer; is it an S3 server"),
     ("unknown", error(418, "Teapot", "short and\nstout"), {}, "put_object was refused: Teapot: short and stout"),
@@ -226,6 +232,15 @@ async def test_all_that_the_permissions_miss_is_named_at_once(fake: FakeS3) -> N
     text = await refusal(fake.endpoint)
     for action in ("s3:GetObject", "s3:ListMultipartUploadParts", "s3:AbortMultipartUpload", "s3:DeleteObject"):
         assert action in text
+
+
+async def test_a_server_that_keeps_nothing(fake: FakeS3) -> None:
+    fake.rule = lambda asked: Answer(
+        200,
+        b"" if asked.operation == "put_object" else b"welcome",
+        {"ETag": '"e"', "Last-Modified": "Sat, 28 Nov 2026 12:00:00 GMT"},
+    )
+    assert "what answers there is no S3 server" in await refusal(fake.endpoint)
 
 
 async def test_without_a_listing_missing_keys_cannot_be_told(fake: FakeS3) -> None:

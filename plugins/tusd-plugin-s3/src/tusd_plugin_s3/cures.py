@@ -78,6 +78,8 @@ def _answered(error: ClientError, operation: str, options: Options, origin: str)
         return f"the server cannot do what {operation} asks for{_remove(names)}"
     if status in (404, 405) and code in ("404", "405", "NotFound", "MethodNotAllowed"):
         return "what answers there is no S3 server, or has its S3 API elsewhere; correct storage.endpoint"
+    if code.isdigit():
+        return f"its answer to {operation} is none of S3 ({reason_of(error)}); is it an S3 server, and is it well?"
     return f"{operation} was refused: {reason_of(error)}"
 
 
