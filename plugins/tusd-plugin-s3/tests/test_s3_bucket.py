@@ -320,6 +320,33 @@ async def test_a_truncated_answer_is_asked_for_again(bucket: Bucket, fake: FakeS
     assert operations(fake) == ["get_object"] * (2 + 3)
 
 
+async def test_a_stream_that_is_cancelled_while_it_opens_leaves_nothing_open(bucket: Bucket, fake: FakeS3) -> None:
+    fake.objects["k"] = bytes(8 << 20)
+    release = threading.Event()
+    bodies: list[Any] = []
+    opened = bucket.client.get_object
+
+    def get_object(**arguments: Any) -> Any:
+        assert release.wait(20)
+        bodies.append(opened(**arguments)["Body"])
+        return {"Body": bodies[-1], "ETag": "e", "ResponseMetadata": {"HTTPStatusCode": 206}}
+
+    bucket.client.get_object = get_object  # type: ignore[method-assign]
+
+    async def read() -> None:
+        async for _ in bucket.stream("k", 0, 8 << 20):
+            pass
+
+    reading = asyncio.create_task(read())
+    await asyncio.sleep(0.05)
+    reading.cancel()
+    release.set()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    (body,) = bodies
+    assert body._raw_stream.closed
+
+
 # --- failures
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -20,7 +21,7 @@ from fake_s3 import BUCKET, Answer, Asked, FakeS3, error, fake_s3
 from s3_opening import Figures, opened, options
 from tusd.plugin import StorageUnavailable
 from tusd.testing.server import free_port
-from tusd_plugin_s3.bucket import Bucket
+from tusd_plugin_s3.bucket import Bucket, Gone, Missing, Part
 from tusd_plugin_s3.cures import ACTIONS, needed
 from tusd_plugin_s3.figures import OPERATIONS
 
@@ -181,6 +182,19 @@ REFUSALS: list[tuple[str, Answer, dict[str, Any], str]] = [
         "what answers there is no S3 server, or has its S3 API elsewhere; correct storage.endpoint",
     ),
     ("not S3 either", Answer(405), {}, "what answers there is no S3 server"),
+    ("a web page", Answer(200, b"<html>welcome</html>"), {}, "what answers there is no S3 server"),
+    (
+        "a web page for all",
+        Answer(200, b"welcome"),
+        {},
+        "its answer to put_object is none of S3 (500: Internal Server Error); is it an",
+    ),
+    (
+        "a gateway",
+        Answer(502, b"<html>bad gateway</html>"),
+        {},
+        "its answer to put_object is none of S3 (502: Bad Gateway); is it an",
+    ),
     ("hangs up", Answer(hang_up=True), {}, "it closed the connection without an answer; is it an S3 server"),
     ("unknown", error(418, "Teapot", "short and\nstout"), {}, "put_object was refused: Teapot: short and stout"),
 ]
@@ -218,6 +232,15 @@ async def test_all_that_the_permissions_miss_is_named_at_once(fake: FakeS3) -> N
     text = await refusal(fake.endpoint)
     for action in ("s3:GetObject", "s3:ListMultipartUploadParts", "s3:AbortMultipartUpload", "s3:DeleteObject"):
         assert action in text
+
+
+async def test_a_server_that_keeps_nothing(fake: FakeS3) -> None:
+    fake.rule = lambda asked: Answer(
+        200,
+        b"" if asked.operation == "put_object" else b"welcome",
+        {"ETag": '"e"', "Last-Modified": "Sat, 28 Nov 2026 12:00:00 GMT"},
+    )
+    assert "what answers there is no S3 server" in await refusal(fake.endpoint)
 
 
 async def test_without_a_listing_missing_keys_cannot_be_told(fake: FakeS3) -> None:
@@ -293,6 +316,28 @@ async def test_a_proxy(fake: FakeS3) -> None:
     fake.rule = lambda asked: error(403, "AccessDenied")
     await refusal("http://s3.nowhere.invalid", proxy=fake.endpoint)
     assert fake.asked[0].headers["host"] == "s3.nowhere.invalid", "the proxy was asked"
+
+
+async def test_a_region_that_the_sdk_would_find_is_named(fake: FakeS3) -> None:
+    """It would take two requests more for each client."""
+
+    def elsewhere(asked: Asked) -> Answer | None:
+        there = "/eu-x-9/" in asked.headers["authorization"]
+        return None if there else error(400, "AuthorizationHeaderMalformed", "the region is wrong", Region="eu-x-9")
+
+    fake.rule = elsewhere
+    assert (await refusal(fake.endpoint)).endswith("the bucket is in another region; set storage.region: eu-x-9")
+    async with opened(fake.endpoint, region="eu-x-9"):
+        assert not fake.objects
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+async def test_a_folder_for_parts_that_cannot_be_written(fake: FakeS3, tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    text = await refusal(fake.endpoint, spill=str(tmp_path / name))
+    assert text.startswith(f"storage.spill: {tmp_path / name} cannot be written: ") and not fake.asked
+    async with opened(fake.endpoint, spill=str(tmp_path / "new")):
+        assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
 
 
 # --- credentials
@@ -378,6 +423,37 @@ async def lives(bucket: Bucket) -> None:
     else:
         await bucket.put("k", b"12")
     assert (await bucket.get("k")).data == b"12" and await bucket.get_range("k", 1, 2) == b"2"
+    source, key = "a b+&/ü ☃?#'.bin", "made of it"
+    data = bytearray(os.urandom(6 << 20))
+    await bucket.put(source, data)
+    upload = await bucket.create_multipart(key, {"Metadata": {"name": "x"}, "ContentDisposition": "attachment"})
+    first = await bucket.copy_part(key, upload, 1, source, 0, len(data), True)
+    second = await bucket.copy_part(key, upload, 5, source, 7, (5 << 20) + 7, False)
+    last = await bucket.upload_part(key, upload, 9, bytearray(b"end"))
+    parts = [Part(1, len(data), first), Part(5, 5 << 20, second), Part(9, 3, last)]
+    # Swift does not tell the ETag of a part that was copied.
+    assert [(part.number, part.size) for part in await bucket.list_parts(key, upload)] == [
+        (part.number, part.size) for part in parts
+    ]
+    assert await bucket.list_parts(key, upload, 5) == parts[2:]
+    with pytest.raises(Missing):
+        await bucket.copy_part(key, upload, 2, "no such key", 0, 5, True)
+    await bucket.complete(key, upload, parts)
+    with contextlib.suppress(Gone):  # Ceph and Swift say that it is done
+        await bucket.complete(key, upload, parts)
+    await bucket.abort(key, upload)
+    whole = bytes(data) + bytes(data[7 : (5 << 20) + 7]) + b"end"
+    assert b"".join([piece async for piece in bucket.stream(key, 0, len(whole))]) == whole and (
+        await bucket.head(key)
+    ).size == len(whole)
+    await bucket.delete(source, key, "no such key")
+    upload = await bucket.create_multipart(key, {})
+    part = Part(1, 3, await bucket.upload_part(key, upload, 1, bytearray(b"abc")))
+    await bucket.abort(key, upload)
+    await bucket.abort(key, upload)
+    for late in (bucket.complete(key, upload, [part]), bucket.upload_part(key, upload, 2, b"x"), bucket.list_parts(key, upload)):
+        with pytest.raises(Gone):
+            await late
 
 
 async def test_what_each_real_server_can(localstack_bucket: S3Bucket, swift_bucket: S3Bucket) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import ssl
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3.session
@@ -28,6 +30,8 @@ if TYPE_CHECKING:  # the stubs are no dependency
 @asynccontextmanager
 async def connect(options: Options, worker: plugin.Worker) -> AsyncIterator[Bucket]:
     """The bucket, after it was tried out. Raises `StorageUnavailable`, which says what is wrong, where, and the cure."""
+    if options.spill is not None:
+        _try_folder(options.spill)
     client, origin = await plugin.in_thread(lambda: make_client(options))
     if not options.verify:
         worker.logger.warning("storage.verify is false: anybody on the way to the server can read and change what is sent")
@@ -37,6 +41,17 @@ async def connect(options: Options, worker: plugin.Worker) -> AsyncIterator[Buck
         yield bucket
     finally:
         await bucket.close()
+
+
+def _try_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        raise plugin.StorageUnavailable(
+            f"storage.spill: {folder} cannot be written: {error.strerror}; give this server's user permission, or set another folder"
+        ) from error
 
 
 def make_client(options: Options) -> tuple[S3Client, str]:

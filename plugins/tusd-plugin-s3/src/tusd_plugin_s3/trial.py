@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 from tusd import plugin
 
 from .bucket import Bucket, Changed, Missing
-from .cures import explain, wrong_region
+from .cures import NoS3, explain, wrong_region
 from .headers import carried
 from .options import Options
 from .reasons import status_of
@@ -73,17 +73,25 @@ class _Trial:
 
     async def written(self) -> None:
         self._etag = await self._asked("put_object", self._bucket.put(self._key, b"1"))
+        if not self._etag:
+            self._no_s3("put_object")
 
     async def read(self) -> None:
-        await self._asked("get_object", self._bucket.get(self._key))
+        found = await self._asked("get_object", self._bucket.get(self._key))
+        if found.data not in (b"1", b"2", b"3", b"4"):
+            self._no_s3("get_object")
 
     async def missing(self) -> None:
         """A key that is not there is told apart from one that may not be read."""
-        try:
-            await self._asked("head_object", self._bucket.head(self._key + "-missing"))
-        except Missing:
-            pass
+        await self._asked("head_object", self._is_missing())
         await self._asked("list_objects", anext(aiter(self._bucket.list(self._key)), None))
+
+    async def _is_missing(self) -> None:
+        try:
+            await self._bucket.head(self._key + "-missing")
+        except Missing:
+            return
+        raise Missing
 
     async def multipart(self) -> None:
         """With all that objects of uploads carry."""
@@ -140,5 +148,12 @@ class _Trial:
         try:
             return await request
         except plugin.StorageUnavailable as error:
-            self.wrong.append((operation, error.__cause__ or error))
+            self.wrong.append((operation, error.__cause__ or NoS3()))
             raise _Failed from error
+        except Missing as error:  # where it was written
+            self.wrong.append((operation, NoS3()))
+            raise _Failed from error
+
+    def _no_s3(self, operation: str) -> None:
+        self.wrong.append((operation, NoS3()))
+        raise _Failed
