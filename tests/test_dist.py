@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 
 from tests.needs import need
 from tests.server.running import serving
+from tests.services.servers import S3Bucket
 from tusd import __version__
 
 ROOT = Path(__file__).parent.parent
@@ -101,11 +103,20 @@ def test_the_source_distribution_has_what_it_should(dist: Path) -> None:
     assert not any(name.startswith(("tests/", ".ci/")) for name in names)
 
 
+def installed(directory: Path, *wheels: Path) -> Path:
+    """A new environment with nothing but these wheels and what they need."""
+    environment = directory / "venv"
+    run(sys.executable, "-m", "venv", str(environment), cwd=directory)
+    pip = [str(environment / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
+    run(*pip, "install", "--quiet", *map(str, wheels), cwd=directory)
+    return environment
+
+
 def test_a_server_from_the_wheel_serves(wheel: Path, tmp_path: Path) -> None:
-    environment = tmp_path / "venv"
-    run(sys.executable, "-m", "venv", str(environment), cwd=tmp_path)
+    environment = installed(tmp_path, wheel)
     python = str(environment / "bin" / "python")
-    run(python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", str(wheel), cwd=tmp_path)
+    heavy = "boto3 botocore google grpc azure redis".split()
+    assert run(python, "-c", f"import importlib.util as u; print([m for m in {heavy} if u.find_spec(m)])", cwd=tmp_path) == "[]\n"
     assert run(str(environment / "bin" / "tusd"), "--version", cwd=tmp_path) == f"tusd {__version__}\n"
     assert run(python, "-c", "import tusd; print(tusd.__file__)", cwd=tmp_path).startswith(str(environment))
     data = os.urandom(3_000_000)
@@ -117,3 +128,27 @@ def test_a_server_from_the_wheel_serves(wheel: Path, tmp_path: Path) -> None:
             assert answer.status == 204
         assert server.request("GET", path).body == data
         assert server.stop() == 0
+
+
+def test_the_wheels_of_the_server_and_of_s3_and_an_edited_configuration_fill_a_bucket(
+    wheel: Path, tmp_path: Path, localstack_bucket: S3Bucket
+) -> None:
+    environment = installed(tmp_path, wheel, next(wheel.parent.glob("tusd_plugin_s3-*.whl")))
+    there = localstack_bucket.server
+    storage = f"{{use: s3, bucket: {localstack_bucket.name}, endpoint: '{there.endpoint}', region: {there.region}}}"
+    keys = {"AWS_ACCESS_KEY_ID": there.access_key, "AWS_SECRET_ACCESS_KEY": there.secret_key}
+    example = (ROOT / "config.example.yaml").read_text()
+    section = re.search(r"^storage:.*?\n(?=\S)", example, re.MULTILINE | re.DOTALL)
+    assert section is not None
+    edited = example.replace(section[0], f"storage: {storage}\n").replace("0.0.0.0:1080", "127.0.0.1:0")
+    data = os.urandom(7_000_000)
+    with serving(
+        tmp_path, edited, command=["env", *(f"{k}={v}" for k, v in keys.items()), str(environment / "bin" / "tusd")]
+    ) as server:
+        path = server.create(len(data))
+        headers = {"Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
+        assert server.request("PATCH", path, headers, data).status == 204
+        assert server.request("GET", path).body == data
+    with there.client() as client:
+        kept = client.get_object(Bucket=localstack_bucket.name, Key=path.rpartition("/")[2])["Body"].read()
+    assert kept == data

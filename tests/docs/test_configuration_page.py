@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 from pydantic import BaseModel
-from tests.configs import load_config, options_model
+from tests.configs import install_nothing_else, load_config, options_model
 
 from tusd import registry
 from tusd.config import SEAMS, SECTIONS, StartErrors
@@ -133,7 +133,8 @@ def test_the_page_names_the_official_plugins() -> None:
 
 
 def test_the_errors_on_the_page_are_what_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The example of a file with errors, and what is printed for it."""
+    """The example of a file with errors, and what is printed for it where nothing else is installed."""
+    install_nothing_else(monkeypatch)
     text = PAGE.read_text().partition("## Errors")[2]
     source, said = re.findall(r"```\w*\n(.*?)```", text, re.DOTALL)[:2]
     monkeypatch.chdir(tmp_path)

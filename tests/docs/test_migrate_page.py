@@ -49,7 +49,7 @@ def test_every_key_exists() -> None:
         if section in ("hooks", "metrics"):
             assert not option
         elif section == "storage":
-            assert option in FileStorage.Options.model_fields
+            assert not option or option in FileStorage.Options.model_fields
         else:
             model = config.SECTIONS[section]
             outer, _, inner = option.partition(".")

@@ -122,6 +122,14 @@ def test_classes_have_the_same_members(name: str) -> None:
     assert members(shown_classes()[name]) == expected
 
 
+@pytest.mark.parametrize("name", "Memory Cutter Sending".split())
+def test_methods_for_stores_of_objects_are_the_same(name: str) -> None:
+    (real,) = [n for n in module(getattr(plugin, name)).body if isinstance(n, ast.ClassDef) and n.name == name]
+    methods = [child.name for child in real.body if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)]
+    expected = {key: text for key, text in members(real).items() if key in methods}
+    assert members(shown_classes()[name]) == expected
+
+
 def test_seams() -> None:
     rows = table("By entry point")
     assert [ticked(row[0])[0] for row in rows] == [f"tusd.{seam}" for seam in SEAMS]

@@ -14,6 +14,7 @@ import pytest
 
 from tests.needs import need, need_environment
 from tests.services.ceph import COMMANDS, PACKAGES
+from tests.services.faults import FaultProxy
 from tests.services.keeper import running
 from tests.services.servers import S3Bucket, S3Server, new_bucket
 
@@ -38,6 +39,13 @@ def localstack_bucket(localstack: S3Server) -> Iterator[S3Bucket]:
     """An empty bucket on LocalStack."""
     with new_bucket(localstack) as bucket:
         yield bucket
+
+
+@pytest.fixture
+def localstack_faults(localstack: S3Server) -> Iterator[FaultProxy]:
+    """A proxy before LocalStack: `localstack_bucket.through(localstack_faults.endpoint)`."""
+    with FaultProxy(localstack.endpoint) as proxy:
+        yield proxy
 
 
 @pytest.fixture(scope="session")

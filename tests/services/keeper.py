@@ -20,6 +20,7 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,6 +30,8 @@ from tests.services.servers import S3Server
 ROOT = Path(__file__).parents[2]
 START = 90.0
 """Seconds that a server may take to start: machines of CI are slow."""
+ALONE = 30.0
+"""Seconds that a keeper waits for its first user."""
 PR_SET_PDEATHSIG = 1
 """From <linux/prctl.h>."""
 
@@ -101,7 +104,7 @@ def answers(endpoint: str) -> bool:
     """Whether an HTTP server answers there, whatever it says."""
     host, _, port = endpoint.removeprefix("http://").partition(":")
     try:
-        with socket.create_connection((host, int(port)), timeout=START) as connection:
+        with socket.create_connection((host, int(port)), timeout=5) as connection:
             connection.sendall(f"GET / HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode())
             return connection.recv(5) == b"HTTP/"
     except OSError:
@@ -113,50 +116,58 @@ def running(service: str, directory: Path) -> Iterator[S3Server]:
     """The server of `service`, a module of this package with `start(directory, children)`.
 
     Whoever names the same directory gets the same server. It runs until all of them have left or ended; all of its files are
-    below the directory, and those that it makes are deleted.
+    below the directory, and its data is deleted at the end. Raises CannotStart.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    connection, said = _connect(service, directory)
+    connection, said, keeper = _connect(service, directory)
     with connection:
-        if error := said.get("error"):
-            raise CannotStart(f"{service}: {error}")
-        yield S3Server(**said)
-        connection.shutdown(socket.SHUT_WR)
-        connection.recv(1)  # the keeper closes when all is cleaned up, or at once where others stay
+        try:
+            if error := said.get("error"):
+                raise CannotStart(f"{service}: {error}")
+            yield S3Server(**said)
+        finally:
+            with contextlib.suppress(OSError):  # somebody has killed the keeper
+                connection.shutdown(socket.SHUT_WR)
+                connection.recv(1)  # it closes when all is cleaned up, or at once where others stay
+            if keeper is not None and keeper.poll() is None:
+                keeper.returncode = 0  # it ends by itself, with the last of the others: Popen need not warn
 
 
-def _connect(service: str, directory: Path) -> tuple[socket.socket, dict[str, str]]:
+Keeper = subprocess.Popen[bytes]
+
+
+def _connect(service: str, directory: Path) -> tuple[socket.socket, Mapping[str, str], Keeper | None]:
     with (directory / f"{service}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the system releases it if this process is killed
         address = directory / f"{service}.address"
         with contextlib.suppress(OSError, ValueError):  # none yet, or one that is ending
-            return _ask(int(address.read_text()))
+            return (*_ask(address), None)
         address.unlink(missing_ok=True)
-        keeper = subprocess.Popen(
-            [sys.executable, "-m", "tests.services.keeper", service, str(directory)],
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for pytest, which then leaves
-        )
-        deadline = time.monotonic() + START
-        while not address.exists():
-            if keeper.poll() is not None or time.monotonic() > deadline:
-                raise CannotStart(f"the keeper of {service} ended with {keeper.poll()}")
+        with (directory / f"{service}.log").open("ab") as log:
+            keeper = subprocess.Popen(
+                [sys.executable, "-m", "tests.services.keeper", service, str(directory)],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for pytest, which then leaves
+            )
+        while not address.exists() and keeper.poll() is None:
             time.sleep(0.01)
-        keeper.returncode = 0  # it outlives this process on purpose: Popen would warn of that
-        return _ask(int(address.read_text()))
+        try:
+            return (*_ask(address), keeper)
+        except (OSError, ValueError) as error:
+            keeper.kill()
+            keeper.wait()
+            raise CannotStart(f"the keeper of {service} has gone: {(directory / f'{service}.log').read_text()}") from error
 
 
-def _ask(port: int) -> tuple[socket.socket, dict[str, str]]:
-    """Connect to a keeper and hear what it has to say; ValueError if it is ending."""
-    connection = socket.create_connection(("127.0.0.1", port), timeout=START)
+def _ask(address: Path) -> tuple[socket.socket, Mapping[str, str]]:
+    """Connect to a keeper and hear what it has to say; OSError or ValueError if there is none, or it is ending."""
+    connection = socket.create_connection(("127.0.0.1", int(address.read_text())), timeout=2 * START)
     try:
-        line = b""
-        while not line.endswith(b"\n"):
-            if not (more := connection.recv(4096)):
-                raise ValueError("it is ending")
-            line += more
-        said: dict[str, str] = json.loads(line)
+        line = connection.makefile("rb").readline()
+        said: Mapping[str, str] = json.loads(line)
     except BaseException:
         connection.close()
         raise
@@ -165,14 +176,15 @@ def _ask(port: int) -> tuple[socket.socket, dict[str, str]]:
 
 def keep(service: str, directory: Path) -> None:
     """Start the service, tell everybody who connects about it, and end it when nobody is left."""
-    files = directory / service
+    files, address = directory / service, directory / f"{service}.address"
     children = Children(directory / f"{service}.log")
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=128))
         stack.callback(shutil.rmtree, files, ignore_errors=True)
         stack.callback(children.end)
-        files.mkdir(exist_ok=True)
-        address = directory / f"{service}.address"
+        stack.callback(address.unlink, missing_ok=True)
+        shutil.rmtree(files, ignore_errors=True)  # of a keeper that was killed
+        files.mkdir()
         partial = address.with_suffix(".partial")
         partial.write_text(str(server.getsockname()[1]))
         partial.replace(address)
@@ -180,6 +192,8 @@ def keep(service: str, directory: Path) -> None:
             said: Mapping[str, str] = asdict(importlib.import_module(f"tests.services.{service}").start(files, children))
         except CannotStart as error:
             said = {"error": str(error)}
+        except Exception:
+            said = {"error": traceback.format_exc()}
         last = _stay(server, json.dumps(said).encode() + b"\n")
         stack.pop_all().close()
         last.close()
@@ -190,14 +204,12 @@ def _stay(server: socket.socket, said: bytes) -> socket.socket:
     with selectors.DefaultSelector() as selector:
         selector.register(server, selectors.EVENT_READ)
         users = 0
-        while True:
-            ready = selector.select(START)
-            if not ready and not users:
-                raise SystemExit("nobody has asked for it")
-            for key, _ in ready:
+        while users or selector.select(ALONE):
+            for key, _ in selector.select():
                 if key.fileobj is server:
                     connection, _ = server.accept()
-                    connection.sendall(said)
+                    with contextlib.suppress(OSError):  # who has gone already is seen below
+                        connection.sendall(said)
                     selector.register(connection, selectors.EVENT_READ)
                     users += 1
                     continue
@@ -208,6 +220,7 @@ def _stay(server: socket.socket, said: bytes) -> socket.socket:
                 if not users:
                     return leaving
                 leaving.close()
+    raise SystemExit("nobody has asked for it")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+import socket
+import ssl
+import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+from tests.server.certificates import Pair
 
 BUCKET = "bucket"
 
@@ -66,6 +71,8 @@ class FakeS3:
     """The headers that each object was written with."""
     multiparts: dict[str, dict[int, bytes]] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
+    middle: Callable[[], bool] | None = None
+    """Called when half of a body has come; False: the connection is reset."""
 
     def deny(self, *operations: str) -> None:
         """Answer 403 to these operations."""
@@ -198,7 +205,13 @@ class _Handler(BaseHTTPRequestHandler):
         query = {name: values[0] for name, values in parse_qs(url.query, keep_blank_values=True).items()}
         key = unquote(url.path).removeprefix(f"/{BUCKET}").removeprefix("/")
         headers = {name.lower(): value for name, value in self.headers.items()}
-        body = self.rfile.read(int(headers.get("content-length", "0")))
+        size = int(headers.get("content-length", "0"))
+        body = self.rfile.read(size // 2)
+        if size and self.fake.middle is not None and not self.fake.middle():
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.close_connection = True
+            return
+        body += self.rfile.read(size - len(body))
         found = self.fake.answer(Asked(_operation(self.command, key, query), key, query, headers, body))
         if found.hang_up:
             self.close_connection = True
@@ -219,16 +232,20 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: object, client_address: object) -> None:
-        if not isinstance(sys.exception(), ConnectionError):  # a client that hung up is none
+        if not isinstance(sys.exception(), ConnectionError | ssl.SSLError):  # a client that hung up is none
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 @contextmanager
-def fake_s3() -> Iterator[FakeS3]:
+def fake_s3(tls: Pair | None = None) -> Iterator[FakeS3]:
     """A server with one bucket, `BUCKET`."""
     fake = FakeS3()
     server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"fake": fake}))
-    fake.endpoint = f"http://127.0.0.1:{server.server_port}"
+    if tls is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tls.certificate, tls.key)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    fake.endpoint = f"http{'' if tls is None else 's'}://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

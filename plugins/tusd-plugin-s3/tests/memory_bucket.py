@@ -286,7 +286,7 @@ def bytes_of(data: Data) -> bytes:
     if isinstance(data, bytes | bytearray):
         return bytes(data)
     data.seek(0)
-    return data.read()
+    return b"".join(iter(data.read, b""))
 
 
 LEAST, PREFERRED = 5, 10

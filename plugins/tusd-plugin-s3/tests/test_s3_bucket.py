@@ -14,7 +14,7 @@ import pytest
 
 from fake_s3 import Answer, Asked, FakeS3, error, etag, fake_s3
 from s3_opening import Figures, opened
-from tusd.plugin import StorageFull, StorageUnavailable
+from tusd.plugin import Blocks, Memory, StorageFull, StorageUnavailable
 from tusd_plugin_s3.bucket import Bucket, Changed, Gone, Missing, Part
 
 ID = "0123456789abcdef0123456789abcdef"
@@ -103,7 +103,9 @@ async def test_a_file_is_sent_from_its_start_each_time(bucket: Bucket, fake: Fak
 
 async def test_md5(fake: FakeS3) -> None:
     async with opened(fake.endpoint, checksums="md5") as bucket:
-        for data in (b"hello", bytearray(b"hello"), io.BytesIO(b"hello")):
+        blocks = Blocks(Memory(100).spare)
+        blocks.add(b"hello")
+        for data in (b"hello", bytearray(b"hello"), io.BytesIO(b"hello"), blocks):
             await bucket.put("k", data)
             assert fake.asked[-1].headers["content-md5"] == "XUFAKrxLKna5cZ2REBfFkg==" and fake.objects["k"] == b"hello"
         upload = await bucket.create_multipart("m", {})
@@ -316,6 +318,33 @@ async def test_a_truncated_answer_is_asked_for_again(bucket: Bucket, fake: FakeS
     with pytest.raises(StorageUnavailable):
         await bucket.get("k")
     assert operations(fake) == ["get_object"] * (2 + 3)
+
+
+async def test_a_stream_that_is_cancelled_while_it_opens_leaves_nothing_open(bucket: Bucket, fake: FakeS3) -> None:
+    fake.objects["k"] = bytes(8 << 20)
+    release = threading.Event()
+    bodies: list[Any] = []
+    opened = bucket.client.get_object
+
+    def get_object(**arguments: Any) -> Any:
+        assert release.wait(20)
+        bodies.append(opened(**arguments)["Body"])
+        return {"Body": bodies[-1], "ETag": "e", "ResponseMetadata": {"HTTPStatusCode": 206}}
+
+    bucket.client.get_object = get_object  # type: ignore[method-assign]
+
+    async def read() -> None:
+        async for _ in bucket.stream("k", 0, 8 << 20):
+            pass
+
+    reading = asyncio.create_task(read())
+    await asyncio.sleep(0.05)
+    reading.cancel()
+    release.set()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    (body,) = bodies
+    assert body._raw_stream.closed
 
 
 # --- failures

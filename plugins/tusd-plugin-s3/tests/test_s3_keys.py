@@ -46,7 +46,7 @@ def test_gos_keys() -> None:
         ({"filename": "a.info"}, "a.info_"),
         ({"filename": "a.part"}, "a.part_"),
         ({"filename": "x.INFO"}, "x.INFO"),
-        ({"filename": "{id}%s"}, "{id}%s"),
+        ({"filename": "{id}%s"}, "{id}_s"),
     ],
 )
 def test_a_file_name_is_made_safe(metadata: dict[str, str | bytes], name: str) -> None:

@@ -40,7 +40,10 @@ def made(**given: Any) -> Options:
         ({"bucket": "s3://uploads"}, "not the name of a bucket; write only its name"),
         ({"bucket": "ab"}, "not the name of a bucket"),
         ({"endpoint": "127.0.0.1:9000"}, "not an endpoint; write https://host, or http://host:port"),
-        ({"endpoint": "http://host/uploads"}, "without the bucket"),
+        ({"endpoint": "http://host/v1/uploads/"}, "endpoint: write it without the bucket"),
+        ({"endpoint": "http://host?x=y"}, "not an endpoint"),
+        ({"proxy": "proxy:3128"}, "not a proxy; write http://host:port"),
+        ({"proxy": "http://proxy/path"}, "not a proxy"),
         ({"endpoint": "http://user:secret@host"}, "not an endpoint"),
         ({"endpoint": "http://host:99999"}, "not an endpoint"),
         ({"endpoint": "ftp://host"}, "not an endpoint"),
@@ -103,7 +106,7 @@ def test_every_option_has_a_description() -> None:
 
 def test_secrets_are_marked() -> None:
     properties = Options.model_json_schema()["properties"]
-    for name in ("secret_access_key", "session_token"):
+    for name in ("secret_access_key", "session_token", "proxy"):
         assert {"type": "string", "writeOnly": True} in properties[name]["anyOf"], name
 
 
@@ -191,3 +194,15 @@ def test_loading_the_plugin_does_not_load_the_sdk() -> None:
     code = "import sys, tusd_plugin_s3; sys.exit('botocore' in sys.modules or 'boto3' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert S3Storage.Options is Options
+
+
+def test_a_proxys_password_is_not_shown() -> None:
+    assert made(proxy="http://user:s3cr3t@proxy:3128/").proxy_shown == "http://proxy:3128"
+    assert made(proxy="https://proxy").proxy_shown == "https://proxy" and made().proxy_shown == "of the environment"
+
+
+def test_an_endpoint_may_have_a_path() -> None:
+    client, _ = make_client(made(endpoint="https://abc.example.com/storage/v1/s3", region="eu", **KEYS))
+    url = client.generate_presigned_url("get_object", Params={"Bucket": "uploads", "Key": "k"})
+    assert url.startswith("https://abc.example.com/storage/v1/s3/uploads/k?")
+    client.close()

@@ -3,10 +3,10 @@
 - `store` keeps buckets, objects and sessions in a folder; preconditions are checked there, in one step with what they guard.
 - `api` answers the calls without data: metadata, listings, composing, copying. `server` answers uploads, downloads, batches and
   the exchange of a service account's key for a token.
-- `process` runs it all as a process of its own, which can be killed and started again. `fixtures` is for test modules.
+- `process` runs it all as a process of its own, which can be killed and started again: `GcsServer`. `fixtures` gives tests `gcs_server` and `gcs_bucket`, `client` Google's client.
 
-tests/services/test_gcs_fake.py runs against this server, and by hand against Google's own testbench
-(github.com/googleapis/storage-testbench, version 0.45.0). Where the two differ, this is what Google says, and what is done here:
+test_objects.py and test_uploads.py run against this server, and by hand against Google's own testbench
+(github.com/googleapis/storage-testbench, version 0.45.0; see `comparing`). Where the two differ, this is what Google says, and what is done here:
 
 - A gap in a resumable upload is answered with 503 and a text, bytes that are there already are ignored, a wrong size at the
   end is answered with 308, and a finished session answers with its object whatever is asked. The answers of the real service
@@ -37,7 +37,3 @@ https://cloud.google.com/storage/quotas#objects. Google lets short bursts pass, 
 What Google does and this server does not: versions and soft deletion, retention, encryption with keys of the client, unpacking
 gzip data on the way out, and the XML and gRPC APIs.
 """
-
-from tests.services.gcs.process import GcsServer
-
-__all__ = ["GcsServer"]

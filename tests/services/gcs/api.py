@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from multidict import MultiDict
 
-from tests.services.gcs.store import WRITABLE, Conditions, GcsError, Store, Stored, integer, invalid
+from tests.services.gcs.store import WRITABLE, Conditions, GcsError, Store, Stored, checked_fields, integer, invalid
 
 COMPOSE_LIMIT = 32  # sources of one compose, https://cloud.google.com/storage/quotas
 PAGE = 1000  # entries of a listing
@@ -120,13 +120,13 @@ def one_object(store: Store, call: Call, bucket: str, name: str) -> Answer:
     return Answer(200, resource(call.host, stored, full=call.query.get("projection") == "full"))
 
 
-def new_fields(sent: Mapping[str, Any], query: Mapping[str, str], infix: str = "") -> dict[str, Any]:
+def new_fields(sent: Mapping[str, Any], query: Mapping[str, str]) -> dict[str, Any]:
     """What a new object is made with: the writable fields that were sent, and what the query says of encryption and access."""
-    fields = {key: value for key, value in sent.items() if key in WRITABLE or key == "storageClass"}
+    fields = checked_fields({key: value for key, value in sent.items() if key in WRITABLE or key == "storageClass"})
     key = query.get("kmsKeyName") or query.get("destinationKmsKeyName")
     if key:
         fields["kmsKeyName"] = f"{key}/cryptoKeyVersions/1"
-    reader = READERS.get(query.get("predefinedAcl" if not infix else f"{infix}PredefinedAcl", ""))
+    reader = READERS.get(query.get("predefinedAcl") or query.get("destinationPredefinedAcl") or "")
     if reader:
         fields["acl"] = [{"kind": "storage#objectAccessControl", "entity": reader, "role": "READER"}]
     return fields
@@ -151,7 +151,7 @@ async def compose(store: Store, call: Call, bucket: str, name: str) -> Stored:
         sources.append(source)
     if len({source.fields["storageClass"] for source in sources}) > 1:
         raise invalid("The source objects must all have the same storage class.")
-    fields = new_fields(request.get("destination", {}), call.query, "destination")
+    fields = new_fields(request.get("destination", {}), call.query)
     fields["storageClass"] = sources[0].fields["storageClass"]
     components = sum(source.components or 1 for source in sources)
     composed = await _assemble(store, sources, bucket, name, fields, conditions, components)
@@ -170,7 +170,7 @@ async def copy(store: Store, call: Call, source: Stored, bucket: str, name: str)
     sent = call.fields()
     kept = {key: value for key, value in source.fields.items() if key in WRITABLE}
     fields = {"storageClass": store.bucket(bucket)["storageClass"], **({} if WRITABLE & sent.keys() else kept)}
-    fields |= new_fields(sent, call.query, "destination")
+    fields |= new_fields(sent, call.query)
     components = source.components
     if components is not None and fields["storageClass"] != source.fields["storageClass"]:
         components = 1  # https://cloud.google.com/storage/docs/json_api/v1/objects/rewrite
@@ -214,7 +214,7 @@ def listing(store: Store, call: Call, bucket: str) -> dict[str, Any]:
         after = base64.urlsafe_b64decode(call.query.get("pageToken", "")).decode()
     except ValueError:
         raise invalid("Invalid value for pageToken") from None
-    limit = min(integer(call.query.get("maxResults", PAGE)), PAGE)
+    limit = min(integer(call.query.get("maxResults", PAGE), least=1), PAGE)
     end = call.query.get("endOffset")
     items: list[dict[str, Any]] = []
     prefixes: list[str] = []

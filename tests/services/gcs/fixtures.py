@@ -1,17 +1,24 @@
-"""What a test module gets with `pytest_plugins = ["tests.services.gcs.fixtures"]`: one server for all such modules of a run."""
+"""Fixtures for every test of the repository: a Google Cloud Storage server, and a bucket for one test.
+
+The server is the worker's own, so a test may kill it, if it starts it again. It starts when the first test asks for it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.services.gcs.process import GcsServer
+if TYPE_CHECKING:  # pytest loads this module in every run, and few tests need a bucket
+    from tests.services.gcs.process import GcsServer
 
 
 @pytest.fixture(scope="session")
 def gcs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GcsServer]:
-    """A running server that lets everybody in. A test that kills it starts it again."""
+    """A running server that lets everybody in."""
+    from tests.services.gcs.process import GcsServer
+
     server = GcsServer(tmp_path_factory.mktemp("gcs"))
     server.start()
     yield server

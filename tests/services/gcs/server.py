@@ -22,6 +22,7 @@ from tests.services.gcs.api import Answer, Call, answer, etag, new_fields, parse
 from tests.services.gcs.store import Conditions, GcsError, Session, Spool, Store, Stored, check_name, integer, invalid
 
 QUANTUM = 256 * 1024  # a session keeps whole multiples of it until its last bytes come
+BATCH_LIMIT = 100  # calls, https://cloud.google.com/storage/docs/batch
 PIECE = 2**20  # bytes of a download that are in memory at once
 GOOGLES_AUDIENCE = "https://oauth2.googleapis.com/token"  # what google-auth writes, wherever it sends the assertion
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -58,7 +59,7 @@ class Server:
         call = Call.of(request.method, request.raw_path, request.host)
         if (call.method, call.segments) == ("POST", ("token",)):
             return await self._token(request)
-        in_session = call.segments[0] == "upload" and "upload_id" in call.query  # a session's address is its own permission
+        in_session = call.segments[:1] == ("upload",) and "upload_id" in call.query  # a session's address is its own permission
         if self._public_key is not None and not in_session:
             self._authorise(request.headers.get(hdrs.AUTHORIZATION, ""))
         match call.method, call.segments:
@@ -242,23 +243,34 @@ class Server:
         message = BytesParser(policy=policy.HTTP).parsebytes(head + await request.read())
         if not message.is_multipart():
             raise invalid("A batch is a multipart/mixed body of requests")
+        parts = list(message.iter_parts())
+        if len(parts) > BATCH_LIMIT:
+            raise invalid(f"The batch request has {len(parts)} calls, which exceeds the maximum ({BATCH_LIMIT})")
         boundary = f"batch_{uuid.uuid4().hex}"
         lines = []
-        for part in message.iter_parts():
-            text = part.get_payload(decode=True)
-            head, _, body = text.replace(b"\r\n", b"\n").partition(b"\n\n") if isinstance(text, bytes) else (b"", b"", b"")
-            method, target = head.decode().split(" ")[:2]
-            try:
-                made = await answer(self._store, Call.of(method, target, request.host, body))
-            except GcsError as error:
-                made = Answer.of(error)
+        for part in parts:
+            made = await self._part(str(part.get_payload()), request.host)
             content = json.dumps(made.body) if made.body is not None else ""
-            reply = f"<response-{str(part['Content-ID'] or '').strip('<>')}>"
-            lines += [f"--{boundary}", "Content-Type: application/http", f"Content-ID: {reply}", ""]
+            lines += [f"--{boundary}", "Content-Type: application/http"]
+            if "Content-ID" in part:
+                lines += [f"Content-ID: <response-{part['Content-ID'].strip('<>')}>"]
+            lines += [""]
             lines += [f"HTTP/1.1 {made.status} {HTTPStatus(made.status).phrase}", "Content-Type: application/json; charset=UTF-8"]
             lines += [f"Content-Length: {len(content)}", "", content]
         text = "\r\n".join([*lines, f"--{boundary}--", ""])
         return web.Response(body=text.encode(), headers={hdrs.CONTENT_TYPE: f"multipart/mixed; boundary={boundary}"})
+
+    async def _part(self, text: str, host: str) -> Answer:
+        """Make one call of a batch: a whole HTTP request, of which the headers do not matter."""
+        head, _, body = text.replace("\r\n", "\n").partition("\n\n")
+        try:
+            method, target, _ = head.split("\n")[0].split(" ")
+        except ValueError:
+            return Answer.of(invalid("A part of a batch is an HTTP request"))
+        try:
+            return await answer(self._store, Call.of(method, target, host, body.encode()))
+        except GcsError as error:
+            return Answer.of(error)
 
     async def _token(self, request: web.Request) -> web.Response:
         """OAuth 2.0 for service accounts (RFC 7523): a signed assertion is changed for a token that any call may carry."""

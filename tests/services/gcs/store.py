@@ -22,6 +22,7 @@ import google_crc32c
 
 WRITABLE = {"cacheControl", "contentDisposition", "contentEncoding", "contentLanguage", "contentType", "customTime", "metadata"}
 METADATA_LIMIT = 8192  # bytes of the keys and values of an object's custom metadata, https://cloud.google.com/storage/quotas
+HEADERS = {"conditionNotMet": "If-Match", "required": "Authorization", "authError": "Authorization"}  # that a reason is about
 
 
 class GcsError(Exception):
@@ -35,8 +36,8 @@ class GcsError(Exception):
         """The body of the answer."""
         domain = "usageLimits" if self.status == 429 else "global"
         error = {"message": self.message, "domain": domain, "reason": self.reason}
-        if self.reason == "conditionNotMet":
-            error |= {"locationType": "header", "location": "If-Match"}
+        if self.reason in HEADERS:
+            error |= {"locationType": "header", "location": HEADERS[self.reason]}
         return {"error": {"code": self.status, "message": self.message, "errors": [error]}}
 
 
@@ -287,7 +288,7 @@ class Store:
             self._newest,
             now,
             now,
-            {"storageClass": state["storageClass"]} | checked_fields(fields),
+            {"storageClass": state["storageClass"], **fields},
             components=components,
         )
         spool.close()
@@ -302,13 +303,13 @@ class Store:
 
     def patch(self, stored: Stored, changes: Mapping[str, Any], *, whole: bool) -> Stored:
         """Change metadata: fields that are null are removed, and with `whole` also those that are not named."""
-        self._limit(stored.bucket, stored.name)
-        fields = {} if whole else dict(stored.fields)
+        fields = {} if whole else {key: value for key, value in stored.fields.items() if key in WRITABLE}
         if isinstance(changes.get("metadata"), dict) and not whole:  # a patch reaches into the custom metadata
             changes = {**changes, "metadata": {**stored.fields.get("metadata", {}), **changes["metadata"]}}
-        fields |= {key: value for key, value in changes.items() if key in WRITABLE}
+        fields = checked_fields(fields | {key: value for key, value in changes.items() if key in WRITABLE})
         fields |= {key: value for key, value in stored.fields.items() if key not in WRITABLE}
-        changed = replace(stored, fields=checked_fields(fields), metageneration=stored.metageneration + 1, updated=time.time())
+        changed = replace(stored, fields=fields, metageneration=stored.metageneration + 1, updated=time.time())
+        self._limit(stored.bucket, stored.name)
         self._save(changed)
         return changed
 
@@ -353,12 +354,15 @@ class Store:
             (self._files / session.file).unlink(missing_ok=True)
 
 
-def integer(value: object) -> int:
-    """A number that a client has sent; 400 if it is none."""
+def integer(value: object, *, least: int = 0) -> int:
+    """A number that a client has sent; 400 if it is none, or less than that."""
     try:
-        return int(str(value))
+        number = int(str(value))
     except ValueError:
-        raise invalid(f"Invalid integer value: {value!r}") from None
+        number = least - 1
+    if number < least:
+        raise invalid(f"Invalid integer value: {value!r}")
+    return number
 
 
 def check_name(name: str) -> None:
@@ -373,12 +377,14 @@ def checked_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     metadata = kept.get("metadata", {})
     if not isinstance(metadata, dict):
         raise invalid("Invalid value for metadata: an object is expected")
-    kept["metadata"] = metadata = {key: value for key, value in metadata.items() if value is not None}
-    for name, value in [*kept.items(), *metadata.items()]:
-        if not isinstance(value, str) and name not in ("metadata", "acl"):
+    texts = {key: value for key, value in kept.items() if key != "metadata"}
+    metadata = {key: value for key, value in metadata.items() if value is not None}
+    for name, value in [*texts.items(), *metadata.items()]:
+        if not isinstance(value, str):
             raise invalid(f"Invalid value for {name}: a string is expected")
+    for name, value in texts.items():
+        if not value.isprintable():  # they become headers
+            raise invalid(f"Invalid value for {name}: {value!r}")
     if sum(len(key.encode()) + len(value.encode()) for key, value in metadata.items()) > METADATA_LIMIT:
         raise invalid(f"The total size of metadata keys and values is over {METADATA_LIMIT} bytes")
-    if not metadata:
-        del kept["metadata"]
-    return kept
+    return texts | ({"metadata": metadata} if metadata else {})

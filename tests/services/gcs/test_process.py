@@ -25,8 +25,6 @@ from tests.server.running import until
 from tests.services.gcs.client import gcs_client
 from tests.services.gcs.process import ROOT, GcsServer
 
-pytest_plugins = ["tests.services.gcs.fixtures"]
-
 MIB = 2**20
 QUANTUM = 256 * 1024
 
@@ -198,7 +196,7 @@ def test_many_requests_at_once(gcs_server: GcsServer, gcs_bucket: str) -> None:
 
 def test_it_ends_with_the_process_that_has_started_it(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from tests.services.gcs import GcsServer;"
+        "import sys, time; from pathlib import Path; from tests.services.gcs.process import GcsServer;"
         "server = GcsServer(Path(sys.argv[1])); server.start(); print(server.endpoint, flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True) as starter:
@@ -207,6 +205,62 @@ def test_it_ends_with_the_process_that_has_started_it(tmp_path: Path) -> None:
         assert listens(port)
         starter.send_signal(signal.SIGKILL)
     until(lambda: not listens(port))
+
+
+# what it refuses
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "body"),
+    [
+        ("storage/v1/b/{}/o?maxResults=many", {}, None),
+        ("storage/v1/b/{}/o?maxResults=0", {}, None),
+        ("storage/v1/b/{}/o?pageToken=%ff", {}, None),
+        ("storage/v1/b/{}/o/%ff", {}, None),
+        ("upload/storage/v1/b/{}/o?name=a", {}, b"data"),
+        ("upload/storage/v1/b/{}/o?name=a&uploadType=magic", {}, b"data"),
+        ("upload/storage/v1/b/{}/o?name=a&uploadType=media&ifGenerationMatch=x", {}, b"data"),
+        ("upload/storage/v1/b/{}/o?name=a&uploadType=resumable", {}, b"{"),
+        ("upload/storage/v1/b/{}/o?name=a&uploadType=resumable", {}, b"[]"),
+        ("upload/storage/v1/b/{}/o?name=a&uploadType=resumable", {}, b'{"metadata": {"a": 1}}'),
+        ("upload/storage/v1/b/{}/o?name=a&uploadType=resumable", {}, b'{"metadata": "a"}'),
+        ("upload/storage/v1/b/{}/o?name=a&uploadType=resumable", {}, b'{"contentDisposition": "a\\r\\nb"}'),
+        ("upload/storage/v1/b/{}/o?uploadType=resumable", {}, b'{"name": "\\ud800"}'),
+        ("upload/storage/v1/b/{}/o?name=a&uploadType=resumable", {"X-Upload-Content-Length": "-1"}, b""),
+        (
+            "storage/v1/b/{}/o/a/compose",
+            {},
+            b'{"sourceObjects": [{"name": "a", "objectPreconditions": {"ifGenerationMatch": "x"}}]}',
+        ),
+        ("storage/v1/b", {}, b'{"name": "A bucket"}'),
+        ("batch/storage/v1", {}, b"DELETE"),
+        ("batch/storage/v1", {"Content-Type": "multipart/mixed; boundary=zz"}, b"--zz\r\n\r\nDELETE /\r\n" * 101 + b"--zz--"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    gcs_server: GcsServer, gcs_bucket: str, path: str, headers: dict[str, str], body: bytes | None
+) -> None:
+    requests.post(address(gcs_server, gcs_bucket, "a"), data=b"data", timeout=10)
+    url = f"{gcs_server.endpoint}/{path.format(gcs_bucket)}"
+    answer = requests.request("GET" if body is None else "POST", url, headers=headers, data=body, timeout=10)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["errors"][0]["domain"]) == (400, 400, "global")
+
+
+@pytest.mark.parametrize("content_range", ["0-3/4", "bytes 0-4/5", "bytes 0-3/9", "bytes 0-3", "bytes a-b/c"])
+def test_a_content_range_that_makes_no_sense_is_refused(gcs_server: GcsServer, gcs_bucket: str, content_range: str) -> None:
+    start = address(gcs_server, gcs_bucket, "a", "resumable")
+    session = requests.post(start, headers={"X-Upload-Content-Length": "4"}, timeout=10).headers["Location"]
+    refused = requests.put(session, data=b"data", headers={"Content-Range": content_range}, timeout=10)
+    assert refused.status_code == 400
+    assert requests.put(session, data=b"data", headers={"Content-Range": "bytes 0-3/4"}, timeout=10).status_code == 200
+
+
+def test_a_part_of_a_batch_that_is_no_request(gcs_server: GcsServer) -> None:
+    body = b"--zz\r\nContent-ID: <1>\r\n\r\nnonsense\r\n--zz--"
+    headers = {"Content-Type": "multipart/mixed; boundary=zz"}
+    answer = requests.post(f"{gcs_server.endpoint}/batch/storage/v1", data=body, headers=headers, timeout=10)
+    assert answer.status_code == 200 and "Content-ID: <response-1>\r\n\r\nHTTP/1.1 400 Bad Request\r\n" in answer.text
 
 
 # its limits

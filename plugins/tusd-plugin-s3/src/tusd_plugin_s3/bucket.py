@@ -11,9 +11,11 @@ import base64
 import hashlib
 import logging
 import random
+import re
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -21,6 +23,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
+from urllib3.exceptions import HTTPError
 
 from tusd import plugin
 
@@ -33,7 +37,7 @@ if TYPE_CHECKING:  # the stubs are no dependency
     from mypy_boto3_s3 import S3Client
 
 T = TypeVar("T")
-Data = bytes | bytearray | BinaryIO
+Data = bytes | bytearray | plugin.Blocks | BinaryIO
 Parts = list["Part"]  # inside the class `list` is a method
 
 SMALL_THREADS = 16
@@ -42,6 +46,10 @@ _CHUNK = 1 << 20
 """Bytes of a download that are read at once; and from which on a body is not small."""
 _CONFLICTS = 3
 """How often a write is tried again that another one at the same moment got in the way of."""
+_BROKEN = (BotoCoreError, ResponseParserError, HTTPError)
+"""What the SDK raises besides S3's own errors: no answer, or none that can be understood."""
+_REGION = re.compile(r"/\d{8}/([^/]+)/s3/")
+"""In the signature of a request."""
 _MISSING = {"NoSuchKey", "NotFound", "404"}
 _GONE = {"NoSuchUpload", "NoSuchKey", "404"}
 _FULL = {"QuotaExceeded", "StorageQuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded"}
@@ -109,6 +117,8 @@ class Bucket:
         """If-Match takes an ETag in quotes, as it should."""
         self.silent = False
         """What fails is not logged: whoever asks tells it."""
+        self.regions: dict[str, None] = {}
+        """The regions that requests were signed for while it was silent: the SDK tries another one when the server says that the first is wrong."""
         self.client = client
         self.name = options.bucket
         self._options = options
@@ -139,7 +149,7 @@ class Bucket:
     async def get(self, key: str, operation: str = "get_object") -> Found:
         """A small object, whole. Raises `Missing`."""
         got, data = await self._call(operation, key, partial(self._read, key), means=_missing)
-        return Found(data, _etag(got), got["LastModified"])
+        return Found(data, _etag(got), self._modified(operation, key, got))
 
     async def get_range(self, key: str, start: int, stop: int, operation: str = "get_object") -> bytes:
         """The bytes of an object from `start` up to, not including, `stop`. Raises `Missing`."""
@@ -155,18 +165,26 @@ class Bucket:
         before the first piece; the connection is closed when it is abandoned."""
         at, etag, failures = start, "", 0
         body: Any = None
+
+        def opened() -> Any:
+            nonlocal body  # here, because a caller that is cancelled meanwhile gets no result
+            got = self.client.get_object(Bucket=self.name, Key=key, Range=f"bytes={at}-{stop - 1}", **same)
+            body = got["Body"]
+            return got
+
         try:
             while at < stop:
                 if body is None:
-                    got = await self._call(operation, key, partial(self._open, key, at, stop, etag), self._downloads, _missing)
-                    body, etag = got["Body"], _etag(got)
+                    same: dict[str, Any] = {"IfMatch": self._quote(etag)} if etag else {}
+                    got = await self._call(operation, key, opened, self._downloads, _missing)
+                    etag = _etag(got)
                     if at and got["ResponseMetadata"]["HTTPStatusCode"] != 206:
                         raise self._odd(operation, key, "the server sent all of it instead of a range")
                 try:
                     data = await plugin.in_thread(partial(body.read, min(_CHUNK, stop - at)), self._downloads)
                     if not data:
                         raise self._odd(operation, key, f"it ended {stop - at} bytes too early")
-                except BotoCoreError as error:
+                except _BROKEN as error:
                     body.close()
                     body, failures = None, failures + 1
                     if failures >= self._options.attempts:
@@ -183,7 +201,7 @@ class Bucket:
     async def head(self, key: str, operation: str = "head_object") -> Stat:
         """How large an object is, and since when. Raises `Missing`."""
         got = await self._call(operation, key, partial(self.client.head_object, Bucket=self.name, Key=key), means=_missing)
-        return Stat(got["ContentLength"], _etag(got), got["LastModified"])
+        return Stat(got["ContentLength"], _etag(got), self._modified(operation, key, got))
 
     async def put(
         self,
@@ -199,7 +217,7 @@ class Bucket:
         `headers.carried` returns. Raises `Changed`: not when what is there is what was to be written, because then an answer was lost."""
         conditions = self._conditions(match, absent)
         arguments = {**self._always, **(carries or {}), **conditions}
-        pool = self._small if isinstance(data, bytes | bytearray) and len(data) < _CHUNK else self._bodies
+        pool = self._small if isinstance(data, bytes | bytearray | plugin.Blocks) and len(data) < _CHUNK else self._bodies
         for attempt in range(1, _CONFLICTS + 1):
             work = partial(self._put, key, data, arguments)
             try:
@@ -312,11 +330,6 @@ class Bucket:
         except Missing:
             return
 
-    async def region(self) -> str | None:
-        """The region that the bucket is in, if the server says that."""
-        got = await self._call("head_bucket", "", partial(self.client.head_bucket, Bucket=self.name))
-        return got.get("BucketRegion")
-
     # --- in threads
 
     def _read(self, key: str, **arguments: Any) -> tuple[Any, bytes]:
@@ -324,17 +337,13 @@ class Bucket:
             got = self.client.get_object(Bucket=self.name, Key=key, **arguments)
             try:
                 return got, got["Body"].read()
-            except BotoCoreError:  # the answer broke off, where the SDK does not see it any more
+            except _BROKEN:  # the answer broke off, where the SDK does not see it any more
                 if attempt == self._options.attempts:
                     raise
             finally:
                 got["Body"].close()
             threading.Event().wait(_pause(attempt))
         raise AssertionError("unreachable")
-
-    def _open(self, key: str, start: int, stop: int, etag: str) -> Any:
-        same: dict[str, Any] = {"IfMatch": self._quote(etag)} if etag else {}
-        return self.client.get_object(Bucket=self.name, Key=key, Range=f"bytes={start}-{stop - 1}", **same)
 
     def _put(self, key: str, data: Data, arguments: Mapping[str, Any]) -> str:
         return _etag(self.client.put_object(Bucket=self.name, Key=key, **self._body(data), **arguments))
@@ -366,8 +375,10 @@ class Bucket:
                     raise answer from error
             raise
 
-    def _count(self, **_: Any) -> None:
+    def _count(self, request: Any, **_: Any) -> None:
         self._sent.requests = getattr(self._sent, "requests", 0) + 1
+        if self.silent and (match := _REGION.search(str(request.headers.get("Authorization", "")))):
+            self.regions[match[1]] = None
 
     # --- around all of them
 
@@ -399,7 +410,7 @@ class Bucket:
             if meant is not None:
                 raise meant from error
             raise self._failed(operation, key, error) from error
-        except BotoCoreError as error:
+        except _BROKEN as error:
             raise self._failed(operation, key, error) from error
         finally:
             if pool is self._bodies:
@@ -412,7 +423,7 @@ class Bucket:
         self._demand += change
         self._metrics.set(figures.SEMAPHORE_DEMAND, self._demand)
 
-    def _failed(self, operation: str, key: str, error: ClientError | BotoCoreError) -> plugin.TusError:
+    def _failed(self, operation: str, key: str, error: Exception) -> plugin.TusError:
         """Log what went wrong; what to raise."""
         code = code_of(error)
         self._metrics.add(figures.REQUEST_ERRORS, labels=(operation, code))
@@ -431,6 +442,11 @@ class Bucket:
         self._logger.error("%s failed: %s", operation, what, extra={**self._named(key), "code": "BadAnswer"})
         return plugin.StorageUnavailable()
 
+    def _modified(self, operation: str, key: str, got: Any) -> datetime:
+        if "LastModified" not in got:
+            raise self._odd(operation, key, "the answer has no Last-Modified")
+        return cast(datetime, got["LastModified"])
+
     def _named(self, key: str) -> dict[str, object]:
         """A key as a fact of a log line. The id of an upload is its secret: as `upload`, the log shortens it."""
         for prefix in (self._options.below_info, self._options.prefix):
@@ -448,10 +464,11 @@ class Bucket:
             stat, at = await self.head(key), 0
             if stat.size != size:
                 return None
-            async for piece in self.stream(key, 0, size):
-                if piece != await plugin.in_thread(partial(_slice, data, at, at + len(piece)), self._small):
-                    return None
-                at += len(piece)
+            async with aclosing(cast(AsyncGenerator[bytes, None], self.stream(key, 0, size))) as pieces:
+                async for piece in pieces:
+                    if piece != await plugin.in_thread(partial(_slice, data, at, at + len(piece)), self._small):
+                        return None
+                    at += len(piece)
             return stat.etag
         except Missing:
             return None
@@ -510,10 +527,13 @@ def _slice(data: Data, start: int, stop: int) -> bytes:
     if isinstance(data, bytes | bytearray):
         return bytes(data[start:stop])
     data.seek(start)
-    return data.read(stop - start)
+    found = bytearray()
+    while len(found) < stop - start and (chunk := data.read(stop - start - len(found))):
+        found += chunk  # blocks return more than that
+    return bytes(found[: stop - start])
 
 
-def _md5(data: bytearray | BinaryIO) -> bytes:
+def _md5(data: bytearray | plugin.Blocks | BinaryIO) -> bytes:
     digest = hashlib.md5(usedforsecurity=False)
     if isinstance(data, bytearray):
         digest.update(data)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import ssl
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3.session
+import urllib3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, NoCredentialsError
+from botocore.handlers import add_expect_header
 
 from tusd import plugin
 
@@ -24,7 +30,11 @@ if TYPE_CHECKING:  # the stubs are no dependency
 @asynccontextmanager
 async def connect(options: Options, worker: plugin.Worker) -> AsyncIterator[Bucket]:
     """The bucket, after it was tried out. Raises `StorageUnavailable`, which says what is wrong, where, and the cure."""
+    if options.spill is not None:
+        _try_folder(options.spill)
     client, origin = await plugin.in_thread(lambda: make_client(options))
+    if not options.verify:
+        worker.logger.warning("storage.verify is false: anybody on the way to the server can read and change what is sent")
     bucket = Bucket(client, options, worker.metrics, worker.logger)
     try:
         await try_out(bucket, options, origin, worker.logger)
@@ -33,8 +43,24 @@ async def connect(options: Options, worker: plugin.Worker) -> AsyncIterator[Buck
         await bucket.close()
 
 
+def _try_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        raise plugin.StorageUnavailable(
+            f"storage.spill: {folder} cannot be written: {error.strerror}; give this server's user permission, or set another folder"
+        ) from error
+
+
 def make_client(options: Options) -> tuple[S3Client, str]:
     """The SDK's client, which all threads of a worker share; and whose credentials it uses. Raises `StorageUnavailable`."""
+    if options.verify and options.ca_bundle is not None:
+        try:
+            ssl.create_default_context(cafile=options.ca_bundle)
+        except OSError as error:  # of which ssl.SSLError is one
+            raise plugin.StorageUnavailable(f"storage.ca_bundle: {options.ca_bundle} cannot be used: {error.strerror}") from error
     try:
         session = boto3.session.Session(profile_name=options.aws_profile)
         if options.access_key_id is not None:
@@ -48,6 +74,8 @@ def make_client(options: Options) -> tuple[S3Client, str]:
 
 
 def _client(session: boto3.session.Session, options: Options) -> S3Client:
+    if not options.verify:
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # one for each request; the log has one for all
     s3: Any = {
         "addressing_style": "path" if options.path_style else "virtual",
         "payload_signing_enabled": False,
@@ -56,8 +84,9 @@ def _client(session: boto3.session.Session, options: Options) -> S3Client:
     more: dict[str, Any] = {"use_dualstack_endpoint": True} if options.dual_stack else {}
     if options.proxy is not None:
         more["proxies"] = {"http": options.proxy, "https": options.proxy}
-    region = options.region or session.region_name or options.rules.region
-    return session.client(
+    # AWS_REGION is what containers of AWS and Go's SDK have; this SDK looks at AWS_DEFAULT_REGION alone.
+    region = options.region or os.environ.get("AWS_REGION") or session.region_name or options.rules.region
+    client = session.client(
         "s3",
         region_name=region,
         endpoint_url=options.where,
@@ -79,3 +108,7 @@ def _client(session: boto3.session.Session, options: Options) -> S3Client:
             **more,
         ),
     )
+    # Of everything that is no bytearray the SDK would ask first whether it may be sent (Expect: 100-continue), and wait a second for servers
+    # that do not answer that.
+    client.meta.events.unregister("before-call.s3", add_expect_header)
+    return client

@@ -7,6 +7,7 @@ from typing import Any
 
 from botocore import exceptions as sdk
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from .options import Options
 from .reasons import causes, code_of, reason_of, status_of
@@ -16,7 +17,6 @@ ACTIONS = {
     "get_object": ("s3:GetObject",),
     "head_object": ("s3:ListBucket",),
     "list_objects": ("s3:ListBucket",),
-    "head_bucket": ("s3:ListBucket",),
     "delete_object": ("s3:DeleteObject",),
     "create_multipart_upload": ("s3:PutObject",),
     "upload_part": ("s3:PutObject",),
@@ -27,6 +27,10 @@ ACTIONS = {
 }
 """The IAM actions that each request needs; HEAD that of a listing, too, because without it a key that is not there is answered by 403."""
 _EXPECTED = re.compile(r"expecting '([a-z0-9-]+)'")
+
+
+class NoS3(Exception):
+    """An answer that is none."""
 
 
 def needed(options: Options) -> set[str]:
@@ -51,7 +55,7 @@ def _answered(error: ClientError, operation: str, options: Options, origin: str)
     if code in ("InvalidAccessKeyId", "InvalidClientTokenId"):
         return f"the server does not know the access key of {origin}; correct it"
     if code == "SignatureDoesNotMatch":
-        return f"the secret of {origin} does not belong to its access key; correct it"
+        return f"the access key and the secret of {origin} do not belong together; correct them"
     if code in ("ExpiredToken", "ExpiredTokenException", "RequestExpired"):
         return f"the credentials of {origin} have expired; get new ones"
     if code in ("InvalidToken", "InvalidSecurity"):
@@ -74,6 +78,8 @@ def _answered(error: ClientError, operation: str, options: Options, origin: str)
         return f"the server cannot do what {operation} asks for{_remove(names)}"
     if status in (404, 405) and code in ("404", "405", "NotFound", "MethodNotAllowed"):
         return "what answers there is no S3 server, or has its S3 API elsewhere; correct storage.endpoint"
+    if code.isdigit():
+        return f"its answer to {operation} is none of S3 ({reason_of(error)}); is it an S3 server, and is it well?"
     return f"{operation} was refused: {reason_of(error)}"
 
 
@@ -81,12 +87,14 @@ def _unanswered(error: BaseException, options: Options) -> str:
     chain = list(causes(error))
     names = {type(one).__name__ for one in chain}
     reason = reason_of(error) if isinstance(error, BotoCoreError) else str(error)
+    if isinstance(error, NoS3 | ResponseParserError):
+        return "what answers there is no S3 server, or has its S3 API elsewhere; correct storage.endpoint"
     if isinstance(error, sdk.NoCredentialsError):
         return "there are no credentials; set storage.access_key_id and secret_access_key, or give them as the AWS SDK finds them"
     if isinstance(error, sdk.ProfileNotFound):
         return f"there is no profile {options.aws_profile} in ~/.aws/config; correct storage.aws_profile"
     if isinstance(error, sdk.ProxyConnectionError):
-        return f"the proxy {options.proxy or 'of the environment'} cannot be used ({reason}); correct storage.proxy"
+        return f"the proxy {options.proxy_shown} cannot be used ({reason}); correct storage.proxy"
     if "NameResolutionError" in names or "gaierror" in names:
         return "the server's name is not known; correct storage.endpoint or storage.region, or the name service"
     if any(isinstance(one, ConnectionRefusedError) for one in chain) or "Connection refused" in reason:

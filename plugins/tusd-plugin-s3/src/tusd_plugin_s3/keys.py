@@ -16,6 +16,8 @@ LONGEST = 1024
 """Bytes of a key."""
 _FIELDS = ("id", "date", "filename")
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufffe\uffff\ud800-\udfff]")
+_UNSAFE_IN_NAME = re.compile(rf"[/\\%]|{_UNSAFE.pattern}")
+"""% too: Ceph decodes it twice in the name of an object to copy."""
 _RESERVED = (".info", ".part")
 _UNNAMED = "file"
 _TAIL = re.compile(r"\.(\d+)-[0-9a-f]{8}\.part", re.ASCII)
@@ -136,7 +138,7 @@ def _file_name(metadata: plugin.Metadata) -> str:
     """The file's name, without what would change the shape of a key."""
     for key in ("filename", "name"):
         if metadata.get(key):
-            name = _UNSAFE.sub("_", metadata[key].decode("utf-8", "replace")).replace("/", "_").replace("\\", "_")
+            name = _UNSAFE_IN_NAME.sub("_", metadata[key].decode("utf-8", "replace"))
             return "_" * len(name) if name in (".", "..") else name
     return _UNNAMED
 

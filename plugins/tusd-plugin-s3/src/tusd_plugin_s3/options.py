@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -18,16 +18,27 @@ _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]|arn:[A-Za-z0-9
 _TAGS_MOST = 10
 
 
-def _endpoint(text: str) -> str:
+def _url(text: str) -> SplitResult | None:
+    """A URL of a server; None: it is none."""
     try:
         url = urlsplit(text)
-        good = url.scheme in ("http", "https") and url.hostname and url.port != 0
+        good = url.scheme in ("http", "https") and url.hostname and url.port != 0 and not url.query and not url.fragment
     except ValueError:
-        good = False
-    else:
-        good = good and not (url.username or url.query or url.fragment or url.path.strip("/"))
-    if not good:
+        return None
+    return url if good else None
+
+
+def _endpoint(text: str) -> str:
+    url = _url(text)
+    if url is None or url.username is not None:
         raise ValueError("not an endpoint; write https://host, or http://host:port, without the bucket")
+    return text.rstrip("/")
+
+
+def _proxy(text: str) -> str:
+    url = _url(text)
+    if url is None or url.path.strip("/"):
+        raise ValueError("not a proxy; write http://host:port, or http://user:password@host:port")
     return text.rstrip("/")
 
 
@@ -130,7 +141,7 @@ class Options(plugin.Options):
     """Send through the nearest edge of AWS; the bucket must allow it."""
     dual_stack: bool = False
     """Use the endpoints of AWS that have IPv6, too."""
-    proxy: Annotated[str, AfterValidator(_endpoint)] | None = None
+    proxy: Annotated[plugin.Secret, AfterValidator(_proxy)] | None = None
     """The URL of a proxy for requests to the server; not set: as HTTPS_PROXY and NO_PROXY say."""
     ca_bundle: Path | None = None
     """A PEM file with the certificates that the server's must be signed by; not set: those of the SDK."""
@@ -168,6 +179,15 @@ class Options(plugin.Options):
         )
 
     @property
+    def proxy_shown(self) -> str:
+        """The proxy, in words and without its password."""
+        return (
+            "of the environment"
+            if self.proxy is None
+            else f"{urlsplit(self.proxy).scheme}://{self.proxy.rpartition('@')[2].rpartition('//')[2]}"
+        )
+
+    @property
     def below_info(self) -> str:
         """What the keys of `.info` and `.part` objects begin with."""
         return self.prefix if self.info_prefix is None else self.info_prefix
@@ -182,6 +202,8 @@ class Options(plugin.Options):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         rules, name = self.rules, self.profile_name
+        if self.endpoint is not None and urlsplit(self.endpoint).path.rpartition("/")[2] == self.bucket:
+            raise ValueError("endpoint: write it without the bucket, which is added")
         if (self.access_key_id is None) != (self.secret_access_key is None):
             raise ValueError("access_key_id and secret_access_key belong together; set both, or none")
         if self.session_token is not None and self.access_key_id is None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 _OBJECT = re.compile(r"<?[\w.]+(?: object at 0x[0-9a-f]+>|\([^)]*\)): ")
 """How urllib3 names the connection in its errors."""
-_CURE = re.compile(r"\s+")
+_LONGEST = 64
+_SPACE = re.compile(r"\s+")
 
 
-def code_of(error: ClientError | BotoCoreError) -> str:
+def code_of(error: BaseException) -> str:
     """A short name: what the server calls it, or the SDK's class."""
     if isinstance(error, ClientError):
-        return str(error.response.get("Error", {}).get("Code", "")) or str(status_of(error))
+        return str(error.response.get("Error", {}).get("Code", ""))[:_LONGEST] or str(status_of(error))
     return type(error).__name__
 
 
@@ -24,14 +25,14 @@ def status_of(error: ClientError) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
-def reason_of(error: ClientError | BotoCoreError) -> str:
+def reason_of(error: BaseException) -> str:
     """One line, without the URL: that holds the key."""
     if isinstance(error, ClientError):
         found = error.response.get("Error", {})
         message = found.get("Message") or f"status {status_of(error)}"
-        return _CURE.sub(" ", f"{code_of(error)}: {message}")
+        return _SPACE.sub(" ", f"{code_of(error)}: {message}")
     inner = [_OBJECT.sub("", str(one)) for one in causes(error)][1:]
-    return _CURE.sub(" ", f"{code_of(error)}: {inner[-1] if inner else error}")
+    return _SPACE.sub(" ", f"{code_of(error)}: {inner[-1] if inner else error}")
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 from tusd import plugin
 
 from .bucket import Bucket, Changed, Missing
-from .cures import explain, wrong_region
+from .cures import NoS3, explain, wrong_region
 from .headers import carried
 from .options import Options
 from .reasons import status_of
@@ -30,14 +30,15 @@ async def try_out(bucket: Bucket, options: Options, origin: str, logger: logging
     try:
         if await trial.all(trial.written()):
             try:
-                await trial.all(trial.conditions(), trial.read(), trial.missing(), trial.multipart(), trial.region())
+                await trial.all(trial.conditions(), trial.read(), trial.missing(), trial.multipart())
             finally:
                 await trial.all(trial.removed())
     finally:
         bucket.silent = False
     wrong = dict.fromkeys(explain(error, operation, options, origin) for operation, error in trial.wrong)
-    if trial.elsewhere is not None:
-        wrong[wrong_region(trial.elsewhere)] = None
+    *before, region = bucket.regions or [""]
+    if before:
+        wrong[wrong_region(region)] = None
     if wrong:
         raise plugin.StorageUnavailable(f"{options.place}: {'; '.join(wrong)}")
     if options.conditional_writes == "on" and not bucket.conditional:
@@ -56,8 +57,6 @@ class _Trial:
     def __init__(self, bucket: Bucket, options: Options) -> None:
         self.wrong: list[tuple[str, BaseException]] = []
         """(operation, what the SDK said)."""
-        self.elsewhere: str | None = None
-        """The region that the bucket is in, if that is another one."""
         self._bucket = bucket
         self._options = options
         self._name = f"tusd-trial-{secrets.token_hex(8)}"
@@ -74,17 +73,25 @@ class _Trial:
 
     async def written(self) -> None:
         self._etag = await self._asked("put_object", self._bucket.put(self._key, b"1"))
+        if not self._etag:
+            self._no_s3("put_object")
 
     async def read(self) -> None:
-        await self._asked("get_object", self._bucket.get(self._key))
+        found = await self._asked("get_object", self._bucket.get(self._key))
+        if found.data not in (b"1", b"2", b"3", b"4"):
+            self._no_s3("get_object")
 
     async def missing(self) -> None:
         """A key that is not there is told apart from one that may not be read."""
-        try:
-            await self._asked("head_object", self._bucket.head(self._key + "-missing"))
-        except Missing:
-            pass
+        await self._asked("head_object", self._is_missing())
         await self._asked("list_objects", anext(aiter(self._bucket.list(self._key)), None))
+
+    async def _is_missing(self) -> None:
+        try:
+            await self._bucket.head(self._key + "-missing")
+        except Missing:
+            return
+        raise Missing
 
     async def multipart(self) -> None:
         """With all that objects of uploads carry."""
@@ -96,14 +103,6 @@ class _Trial:
             await self._asked("list_parts", self._bucket.list_parts(key, upload))
         finally:
             await self._asked("abort_multipart_upload", self._bucket.abort(key, upload))
-
-    async def region(self) -> None:
-        """The SDK follows a redirection to the bucket's region, with two requests more for each client."""
-        if self._options.where is not None:
-            return
-        region = await self._asked("head_bucket", self._bucket.region())
-        if region and region != self._bucket.client.meta.region_name:
-            self.elsewhere = region
 
     async def conditions(self) -> None:
         if self._options.conditional_writes == "off":
@@ -149,5 +148,12 @@ class _Trial:
         try:
             return await request
         except plugin.StorageUnavailable as error:
-            self.wrong.append((operation, error.__cause__ or error))
+            self.wrong.append((operation, error.__cause__ or NoS3()))
             raise _Failed from error
+        except Missing as error:  # where it was written
+            self.wrong.append((operation, NoS3()))
+            raise _Failed from error
+
+    def _no_s3(self, operation: str) -> None:
+        self.wrong.append((operation, NoS3()))
+        raise _Failed

@@ -1,77 +1,20 @@
-"""The fake of Google Cloud Storage does what Google's documentation says, and what Google's own testbench does.
-
-With TUSD_TEST_GCS_ENDPOINT=http://127.0.0.1:9000 the same tests run against that server, which is taken for the testbench
-(github.com/googleapis/storage-testbench): tests where it goes another way than Google says must then fail.
-"""
+"""Objects of Google Cloud Storage: see `comparing`."""
 
 from __future__ import annotations
 
 import base64
-import hashlib
-import io
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
-import google_crc32c
 import pytest
 import requests
 from google.api_core.exceptions import GoogleAPICallError
 
-from tests.services.gcs.client import gcs_client
-
-pytest_plugins = ["tests.services.gcs.fixtures"]
-
-QUANTUM = 256 * 1024
-
-ENDPOINT = os.environ.get("TUSD_TEST_GCS_ENDPOINT")
-
-
-def the_testbench(reason: str) -> pytest.MarkDecorator:
-    """A test that the testbench fails, and why."""
-    return pytest.mark.xfail(condition=ENDPOINT is not None, strict=True, reason=f"the testbench {reason}")
-
-
-@pytest.fixture(scope="module")
-def endpoint(request: pytest.FixtureRequest) -> str:
-    found: str = ENDPOINT or request.getfixturevalue("gcs_server").endpoint
-    return found
-
-
-@pytest.fixture(scope="module")
-def client(endpoint: str) -> Any:
-    return gcs_client(endpoint)
-
-
-@pytest.fixture
-def bucket(client: Any) -> Any:
-    return client.create_bucket(f"bucket-{uuid.uuid4().hex[:12]}")
-
-
-def put(bucket: Any, name: str, data: bytes | str = b"data", **more: Any) -> Any:
-    """Upload an object with Google's client, without its retries."""
-    blob = bucket.blob(name)
-    blob.upload_from_string(data, **{"content_type": "video/mp4", "retry": None} | more)
-    return blob
-
-
-def status(call: Callable[..., object], *arguments: Any, **more: Any) -> int:
-    """The status of the error that a call of Google's client ends with."""
-    with pytest.raises(GoogleAPICallError) as caught:
-        call(*arguments, **{"retry": None} | more)
-    assert caught.value.code is not None
-    return int(caught.value.code)
-
-
-def crc32c(data: bytes) -> str:
-    return base64.b64encode(google_crc32c.value(data).to_bytes(4, "big")).decode()
-
-
-def md5(data: bytes) -> str:
-    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
-
+from tests.services.gcs.comparing import crc32c, md5, put, status, the_testbench
 
 # what an object is
 
@@ -203,20 +146,47 @@ def test_conditions_of_deletes(bucket: Any) -> None:
     assert status(bucket.blob("a").delete, if_generation_match=blob.generation) == 404
 
 
-def test_of_eight_that_create_one_object_one_does(bucket: Any) -> None:
-    def create(race: int, racer: int) -> bool:
+def race(attempts: Sequence[Callable[[], object]]) -> int:
+    """Make them at once. One of them succeeds, and the others are answered with 412; which one."""
+
+    def run(attempt: Callable[[], object]) -> bool:
         try:
-            put(bucket, f"race{race}", f"{racer}", if_generation_match=0)
+            attempt()
         except GoogleAPICallError as error:
             assert error.code == 412
             return False
         return True
 
-    with ThreadPoolExecutor(8) as pool:
-        for race in range(30):
-            won = list(pool.map(create, [race] * 8, range(8)))
-            assert won.count(True) == 1
-            assert bucket.blob(f"race{race}").download_as_bytes(retry=None) == f"{won.index(True)}".encode()
+    with ThreadPoolExecutor(len(attempts)) as pool:
+        won = list(pool.map(run, attempts))
+    assert won.count(True) == 1
+    return won.index(True)
+
+
+def test_of_eight_that_create_one_object_one_does(bucket: Any) -> None:
+    for number in range(30):
+        winner = race([partial(put, bucket, f"race{number}", f"{racer}", if_generation_match=0) for racer in range(8)])
+        assert bucket.blob(f"race{number}").download_as_bytes(retry=None) == f"{winner}".encode()
+
+
+def test_of_eight_that_compose_one_object_one_does(bucket: Any) -> None:
+    sources = [put(bucket, f"{racer}", f"{racer}" * 300_000) for racer in range(8)]
+    current = 0
+    for _ in range(5):
+        blobs = [bucket.blob("all") for _ in sources]
+        condition = {"if_generation_match": current, "retry": None}
+        winner = race([partial(blob.compose, [source], **condition) for blob, source in zip(blobs, sources, strict=True)])
+        assert bucket.blob("all").download_as_bytes(retry=None) == f"{winner}".encode() * 300_000
+        current = blobs[winner].generation
+
+
+def test_of_eight_that_change_metadata_one_does(bucket: Any) -> None:
+    put(bucket, "a")
+    blobs = [bucket.blob("a") for _ in range(8)]
+    for racer, blob in enumerate(blobs):
+        blob.metadata = {"racer": f"{racer}"}
+    winner = race([partial(blob.patch, if_metageneration_match=1, retry=None) for blob in blobs])
+    assert bucket.get_blob("a").metadata["racer"] == f"{winner}"
 
 
 # metadata
@@ -443,195 +413,6 @@ def test_rewriting_into_another_class_makes_one_component(bucket: Any) -> None:
     found = bucket.get_blob("two")
     assert (found.storage_class, found.component_count, found.md5_hash) == ("NEARLINE", 1, None)
     assert bucket.get_blob("same").component_count == 2
-
-
-# uploads in one request
-
-
-def test_a_body_of_data_only(bucket: Any, endpoint: str) -> None:
-    url = f"{endpoint}/upload/storage/v1/b/{bucket.name}/o?uploadType=media&name=a&ifGenerationMatch=0"
-    assert requests.post(url, data=b"data", timeout=10).json()["name"] == "a"
-    assert bucket.blob("a").download_as_bytes(retry=None) == b"data"
-    assert requests.post(url, data=b"data", timeout=10).status_code == 412
-
-
-@the_testbench("does not keep the type")
-def test_a_body_of_data_has_the_type_of_the_request(bucket: Any, endpoint: str) -> None:
-    url = f"{endpoint}/upload/storage/v1/b/{bucket.name}/o?uploadType=media&name=a"
-    requests.post(url, data=b"data", headers={"Content-Type": "text/plain; charset=utf-16"}, timeout=10)
-    assert bucket.get_blob("a").content_type == "text/plain; charset=utf-16"
-
-
-RELATED = b'--zz\r\nContent-Type: application/json\r\n\r\n{"name": "a"}\r\n--zz\r\nContent-Type: a/b\r\n\r\nhello\r\n--zz--\r\n'
-
-
-def related(endpoint: str, bucket: Any, body: bytes) -> int:
-    """Upload with uploadType=multipart."""
-    url = f"{endpoint}/upload/storage/v1/b/{bucket.name}/o?uploadType=multipart"
-    headers = {"Content-Type": "multipart/related; boundary=zz"}
-    return requests.post(url, data=body, headers=headers, timeout=10).status_code
-
-
-def test_a_body_of_metadata_and_data(bucket: Any, endpoint: str) -> None:
-    assert related(endpoint, bucket, RELATED) == 200
-    assert bucket.get_blob("a").content_type == "a/b" and bucket.blob("a").download_as_bytes(retry=None) == b"hello"
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        RELATED[:60],
-        pytest.param(RELATED[:-10], marks=the_testbench("needs no end")),
-        RELATED.replace(b"hello\r\n", b"hello\r\n--zz\r\n\r\nmore\r\n"),
-        pytest.param(RELATED.replace(b'{"name"', b'{"name'), marks=the_testbench("answers 500")),
-    ],
-    ids=["nothing", "metadata only", "no end", "three parts", "bad JSON"],
-)
-def test_a_body_that_is_malformed(bucket: Any, endpoint: str, body: bytes) -> None:
-    assert related(endpoint, bucket, body) == 400
-    assert list(bucket.list_blobs()) == []
-
-
-# checksums of uploads
-
-
-@pytest.mark.parametrize("field", ["md5_hash", "crc32c"])
-def test_a_right_checksum_is_taken(bucket: Any, field: str) -> None:
-    blob = bucket.blob("a")
-    setattr(blob, field, (md5 if field == "md5_hash" else crc32c)(b"data"))
-    blob.upload_from_string(b"data", retry=None)
-    assert bucket.get_blob("a").size == 4
-
-
-@the_testbench("answers 412")
-@pytest.mark.parametrize("field", ["md5_hash", "crc32c"])
-def test_a_wrong_checksum_is_refused(bucket: Any, field: str) -> None:
-    blob = bucket.blob("a")
-    setattr(blob, field, (md5 if field == "md5_hash" else crc32c)(b"other"))
-    assert status(blob.upload_from_string, b"data", checksum=None) == 400
-    assert bucket.get_blob("a") is None
-
-
-# resumable uploads
-
-
-def begin(endpoint: str, bucket: Any, name: str, *, query: str = "", headers: dict[str, str] | None = None, **fields: Any) -> str:
-    """Begin a session; its address."""
-    url = f"{endpoint}/upload/storage/v1/b/{bucket.name}/o?uploadType=resumable&name={name}{query}"
-    answer = requests.post(url, json=fields, headers=headers, timeout=10)
-    assert answer.status_code == 200
-    return answer.headers["Location"]
-
-
-def send(session: str, content_range: str | None, data: bytes = b"", **headers: str) -> tuple[int, str | None]:
-    """Send to a session; the status and the Range of the answer."""
-    if content_range is not None:
-        headers["Content-Range"] = f"bytes {content_range}"
-    answer = requests.put(session, data=data, headers=headers, timeout=10)
-    return answer.status_code, answer.headers.get("Range")
-
-
-EMPTY = pytest.param(0, marks=the_testbench("cannot give an empty object to Google's client"))
-
-
-@pytest.mark.parametrize("known", [True, False])
-@pytest.mark.parametrize("size", [EMPTY, 1, QUANTUM, QUANTUM * 3 + 17])
-def test_resumable_uploads_of_googles_client(bucket: Any, size: int, known: bool) -> None:
-    data = os.urandom(size)
-    blob = bucket.blob("a", chunk_size=QUANTUM)
-    blob.upload_from_file(io.BytesIO(data), size=size if known else None, checksum="crc32c", retry=None)
-    assert blob.download_as_bytes(retry=None) == data and bucket.get_blob("a").crc32c == crc32c(data)
-
-
-def test_a_session_is_resumed_where_it_says(bucket: Any, endpoint: str) -> None:
-    data = os.urandom(3 * QUANTUM + 5)
-    session = begin(endpoint, bucket, "a", contentType="x/y", metadata={"m": "1"})
-    assert send(session, "*/*") == (308, None)
-    assert send(session, f"0-{QUANTUM - 1}/*", data[:QUANTUM]) == (308, f"bytes=0-{QUANTUM - 1}")
-    assert send(session, "*/*") == (308, f"bytes=0-{QUANTUM - 1}")
-    assert bucket.get_blob("a") is None
-    assert send(session, f"{QUANTUM}-{3 * QUANTUM - 1}/*", data[QUANTUM : 3 * QUANTUM])[0] == 308
-    assert send(session, f"{3 * QUANTUM}-{len(data) - 1}/{len(data)}", data[3 * QUANTUM :])[0] == 200
-    assert (
-        send(session, "*/*")[0]
-        == send(session, f"*/{len(data)}")[0]
-        == send(session, f"0-{QUANTUM - 1}/*", data[:QUANTUM])[0]
-        == 200
-    )
-    found = bucket.get_blob("a")
-    assert (found.size, found.content_type, found.metadata["m"], found.crc32c) == (len(data), "x/y", "1", crc32c(data))
-
-
-def test_bytes_that_a_session_has_are_ignored(bucket: Any, endpoint: str) -> None:
-    data = os.urandom(2 * QUANTUM)
-    session = begin(endpoint, bucket, "a")
-    assert send(session, f"0-{QUANTUM - 1}/*", data[:QUANTUM])[0] == 308
-    assert send(session, f"0-{len(data) - 1}/{len(data)}", bytes(QUANTUM) + data[QUANTUM:])[0] == 200
-    assert bucket.blob("a").download_as_bytes(retry=None) == data
-
-
-def test_a_session_is_finished_by_saying_its_size(bucket: Any, endpoint: str) -> None:
-    session = begin(endpoint, bucket, "a")
-    assert send(session, f"0-{QUANTUM - 1}/*", bytes(QUANTUM))[0] == 308
-    assert send(session, f"*/{2 * QUANTUM}") == (308, f"bytes=0-{QUANTUM - 1}")
-    assert send(session, f"*/{QUANTUM}")[0] == 200
-    assert bucket.get_blob("a").size == QUANTUM
-
-
-def test_a_session_takes_all_at_once(bucket: Any, endpoint: str) -> None:
-    assert send(begin(endpoint, bucket, "a"), None, b"data")[0] == 200
-    assert bucket.get_blob("a").size == 4
-
-
-@the_testbench("keeps every byte at once")
-def test_a_session_keeps_multiples_of_256_kib(bucket: Any, endpoint: str) -> None:
-    data = os.urandom(QUANTUM + 10)
-    session = begin(endpoint, bucket, "a")
-    assert send(session, f"0-{QUANTUM + 9}/*", data) == (308, f"bytes=0-{QUANTUM - 1}")
-    assert send(session, f"{QUANTUM}-{QUANTUM + 9}/{QUANTUM + 10}", data[QUANTUM:])[0] == 200
-    assert bucket.blob("a").download_as_bytes(retry=None) == data
-
-
-@the_testbench("fills no gap, but takes the bytes for those that were missing")
-def test_a_gap_is_refused(bucket: Any, endpoint: str) -> None:
-    session = begin(endpoint, bucket, "a")
-    assert send(session, f"0-{QUANTUM - 1}/*", bytes(QUANTUM))[0] == 308
-    assert send(session, f"{2 * QUANTUM}-{3 * QUANTUM - 1}/*", bytes(QUANTUM))[0] == 503
-    assert send(session, "*/*") == (308, f"bytes=0-{QUANTUM - 1}")
-
-
-def test_a_cancelled_session(bucket: Any, endpoint: str) -> None:
-    session = begin(endpoint, bucket, "a")
-    assert send(session, f"0-{QUANTUM - 1}/*", bytes(QUANTUM))[0] == 308
-    assert requests.delete(session, timeout=10).status_code == 499
-    assert send(session, "*/*")[0] in (404, 410, 499)
-    assert bucket.get_blob("a") is None
-
-
-def test_a_session_that_never_was(bucket: Any, endpoint: str) -> None:
-    url = f"{endpoint}/upload/storage/v1/b/{bucket.name}/o?uploadType=resumable&upload_id=none"
-    assert send(url, "*/*")[0] in (404, 410)
-
-
-def test_conditions_of_sessions_count_at_their_end(bucket: Any, endpoint: str) -> None:
-    session = begin(endpoint, bucket, "a", query="&ifGenerationMatch=0")
-    put(bucket, "a", b"first")
-    assert send(session, None, b"second")[0] == 412
-    assert bucket.blob("a").download_as_bytes(retry=None) == b"first"
-
-
-def test_checksums_of_sessions(bucket: Any, endpoint: str) -> None:
-    headers = {"X-Goog-Hash": f"crc32c={crc32c(b'data')}"}
-    assert send(begin(endpoint, bucket, "right"), None, b"data", **headers)[0] == 200
-
-
-@the_testbench("answers 412")
-def test_wrong_checksums_of_sessions(bucket: Any, endpoint: str) -> None:
-    headers = {"X-Goog-Hash": f"crc32c={crc32c(b'other')}"}
-    assert send(begin(endpoint, bucket, "a"), None, b"data", **headers)[0] == 400
-    assert send(begin(endpoint, bucket, "a", crc32c=crc32c(b"other")), None, b"data")[0] == 400
-    assert bucket.get_blob("a") is None
 
 
 # batches
