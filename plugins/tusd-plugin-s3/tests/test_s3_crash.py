@@ -260,13 +260,12 @@ class TestDeaths:
             await every_call(how, steps, rules, afterwards)
 
     @named
-    @by_parts
-    async def test_at_each_call_and_listings_are_stale(self, steps: Steps, rules: Profile) -> None:
+    async def test_at_each_call_and_listings_are_stale(self, steps: Steps) -> None:
         async def blind(life: Life, bucket: MemoryBucket, rules: Profile) -> None:
             await afterwards(life, bucket, rules, stale=True)
 
         for how in ("dies before", "dies after"):
-            await every_call(how, steps, rules, blind)
+            await every_call(how, steps, RULES, blind)
 
     @named
     async def test_at_each_call_again_and_again(self, steps: Steps) -> None:
@@ -372,30 +371,34 @@ LATE = {
 }
 
 
+lates = pytest.mark.parametrize("late", LATE.values(), ids=LATE.keys())
+HELD: tuple[How, ...] = ("held before", "held after")
+
+
 class TestLate:
     """A holder is paused in a call, whose effect comes when its lock is somebody else's, who has acknowledged bytes."""
 
-    @pytest.mark.parametrize("late", LATE.values(), ids=LATE.keys())
-    @pytest.mark.parametrize("following", [2, 12, SIZE])
-    @by_parts
+    @lates
+    @pytest.mark.parametrize(("following", "rules"), [(2, RULES), (12, RULES), (SIZE, RULES), (12, UNIFORM)])
     async def test_replaces_nothing(self, late: Late, following: int, rules: Profile) -> None:
-        for how in ("held before", "held after"):
-            await every_call_late(how, late, following, rules, conditional=True, stale=False)
+        for how in HELD:
+            await every_call_late(how, late, following, rules)
 
-    @pytest.mark.parametrize("late", LATE.values(), ids=LATE.keys())
-    @pytest.mark.parametrize("following", [2, 12, SIZE])
+    @lates
+    @pytest.mark.parametrize("following", [2, SIZE])
     async def test_replaces_nothing_though_listings_are_stale(self, late: Late, following: int) -> None:
-        for how in ("held before", "held after"):
-            await every_call_late(how, late, following, RULES, conditional=True, stale=True)
+        for how in HELD:
+            await every_call_late(how, late, following, RULES, stale=True)
 
-    @pytest.mark.parametrize("late", LATE.values(), ids=LATE.keys())
-    @pytest.mark.parametrize("following", [2, 12, SIZE])
-    async def test_parts_and_tails_replace_nothing_without_conditions(self, late: Late, following: int) -> None:
-        for how in ("held before", "held after"):
-            await every_call_late(how, late, following, RULES, conditional=False, stale=False)
+    @lates
+    async def test_parts_and_tails_replace_nothing_without_conditions(self, late: Late) -> None:
+        for how in HELD:
+            await every_call_late(how, late, 12, RULES, conditional=False)
 
 
-async def every_call_late(how: How, late: Late, following: int, rules: Profile, *, conditional: bool, stale: bool) -> None:
+async def every_call_late(
+    how: How, late: Late, following: int, rules: Profile, *, conditional: bool = True, stale: bool = False
+) -> None:
     for nth in range(1, 100):
         server = Server(least=LEAST)
         bucket = MemoryBucket(server, conditional=conditional)

@@ -18,7 +18,8 @@ ROOMY = Sizes(5 * MIB, 50 * MIB, 5 * GIB, 10_000, 5 * TIB, 5 * GIB)
 
 def cut_all(rules: Sizes, length: int, *, known: bool = True, floors: bool = False) -> list[int]:
     """The sizes of all parts of a body of this length; the smallest possible ones (memory is short) with `floors`."""
-    begin, found = 0, []
+    begin = 0
+    found: list[int] = []
     while begin < length:
         floor, target, _ = rules.cut(begin, length if known else None, len(found) + 1)
         found.append(min(floor if floors else target, length - begin))
