@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memory_bucket import LEAST, Dead, How, MemoryBucket, Server, new_store
+from memory_bucket import LEAST, RULES, UNIFORM, Dead, How, MemoryBucket, Server, new_store
 from tusd import plugin
 from tusd.plugin import Final, Partial, State, UploadId, UploadInfo
 from tusd.testing.bodies import FakeBody, FakeLease, pattern
@@ -21,7 +22,7 @@ from tusd_plugin_s3.store import S3Store
 
 SIZES = Sizes(least=5, preferred=10, largest=20, numbers=50, object=1000, held=100)
 EQUAL = Sizes(least=5, preferred=10, largest=20, numbers=50, object=1000, held=100, equal=True)
-ANY, UNIFORM, NO_COPIES = Profile(), Profile(uniform_parts=True), Profile(copies_parts=False)
+ANY, NO_COPIES = RULES, replace(RULES, copies_parts=False)
 
 
 def planned(*sizes: int, rules: Sizes = SIZES, copies: bool = True) -> list[list[tuple[str, int, int]]]:

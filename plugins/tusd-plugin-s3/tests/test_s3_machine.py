@@ -12,11 +12,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from memory_bucket import LEAST, Dead, How, MemoryBucket, Server, new_store
+from memory_bucket import LEAST, RULES, UNIFORM, Dead, How, MemoryBucket, Server, new_store
 from tusd import plugin
 from tusd.plugin import State, UploadId, UploadInfo
 from tusd.testing.bodies import FakeBody, FakeLease, pattern
-from tusd_plugin_s3.profiles import Profile
 
 T = TypeVar("T")
 ID = UploadId("u")
@@ -40,7 +39,7 @@ class Uploading(RuleBasedStateMachine):
     def create(self, known: bool, explicit: bool, equal: bool, conditional: bool, memory: int) -> None:
         self.runner = asyncio.Runner()
         self.server = Server(least=LEAST)
-        self.rules, self.conditional, self.memory = Profile(uniform_parts=equal), conditional, memory
+        self.kind, self.conditional, self.memory = (UNIFORM if equal else RULES), conditional, memory
         self.told = 0
         """Bytes that were acknowledged."""
         self.notes: list[dict[str, str]] = [{}]
@@ -54,7 +53,7 @@ class Uploading(RuleBasedStateMachine):
     def start(self) -> None:
         """A new process."""
         self.bucket = MemoryBucket(self.server, conditional=self.conditional)
-        self.store = new_store(self.bucket, self.rules, memory=self.memory)
+        self.store = new_store(self.bucket, self.kind, memory=self.memory)
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)

@@ -18,7 +18,8 @@ ROOMY = Sizes(5 * MIB, 50 * MIB, 5 * GIB, 10_000, 5 * TIB, 5 * GIB)
 
 def cut_all(rules: Sizes, length: int, *, known: bool = True, floors: bool = False) -> list[int]:
     """The sizes of all parts of a body of this length; the smallest possible ones (memory is short) with `floors`."""
-    begin, found = 0, []
+    begin = 0
+    found: list[int] = []
     while begin < length:
         floor, target, _ = rules.cut(begin, length if known else None, len(found) + 1)
         found.append(min(floor if floors else target, length - begin))
@@ -58,6 +59,10 @@ def test_the_last_number_takes_all_that_is_left() -> None:
     assert AWS.cut(GIB, GIB + 100 * MIB, 10_000) == (100 * MIB, 100 * MIB, 100 * MIB)
 
 
+def test_no_memory_is_kept_for_bytes_that_cannot_come() -> None:
+    assert AWS.cut(0, 1000, 1)[:2] == AWS.cut(GIB, GIB + 1000, 7)[:2] == (1001, 1001)
+
+
 def test_short_parts_only_while_the_numbers_last() -> None:
     assert AWS.cut(0, 400 * GIB, 1).short == 5 * MIB
     assert AWS.cut(0, 400 * GIB, 9000).short == AWS.cut(0, 400 * GIB, 9000).floor > 400 * MIB
@@ -72,7 +77,7 @@ def test_requests_that_end_anywhere_leave_numbers_for_the_rest(length: int, requ
         body, tail = tail + size, 0
         while body and begin < length:
             floor, target, short = ROOMY.cut(begin, length, number)
-            assert 5 * MIB <= floor <= target and short <= floor
+            assert min(5 * MIB, length - begin + 1) <= floor <= target
             piece = min(body, target, length - begin)
             if piece < short and begin + piece < length:
                 tail = body
