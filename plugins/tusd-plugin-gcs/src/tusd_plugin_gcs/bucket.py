@@ -39,7 +39,7 @@ _ONE_BY_ONE = 3
 """So few objects are deleted side by side, not by a batch."""
 _READ_AGAIN = 3
 """How often a download that breaks off is begun anew where it broke, without a byte in between."""
-_NO_BUCKET = re.compile(r"bucket\b.*\bdoes not exist", re.IGNORECASE)
+_NO_BUCKET = re.compile(r"(the specified )?bucket [^/]*does not exist", re.IGNORECASE)
 """What is said where not the object is missing, but the bucket."""
 _TOKEN = "tusd-piece"
 """In an object's metadata: which request has made it."""
@@ -347,7 +347,7 @@ class Bucket:
 
     def _failed(self, operation: str, name: str, error: Failure, *, of_bucket: bool = False) -> Exception:
         """What to raise; what is no answer to a question that was asked is logged."""
-        if error.status == 404 and not of_bucket and not _NO_BUCKET.search(str(error)):
+        if error.status == 404 and not of_bucket and not _NO_BUCKET.match(str(error)):
             return Missing(name)
         if error.status in (304, 412):
             return Changed(name)

@@ -311,8 +311,10 @@ def _reason(response: requests.Response) -> str:
     """What Google says is wrong."""
     try:
         error = response.json()["error"]
-        return str(error["message"]) if isinstance(error, dict) else str(error)
-    except (ValueError, KeyError, TypeError):
+        if isinstance(error, str):
+            return error
+        return str(error["message"] if "message" in error else error["errors"][0]["message"])
+    except (ValueError, LookupError, TypeError):
         return " ".join(response.text.split())[:200] or response.reason
 
 
