@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection, HTTPResponse
@@ -296,8 +297,13 @@ def test_what_each_request_costs(tusd_server: Start) -> None:
     assert list(shown) == list(COSTS)
     with fake_s3() as fake:
         server = tusd_server({"storage": storage(fake), "uploads": {"downloads": True}})
+
+        def begin() -> None:
+            settled(fake)
+            fake.asked.clear()
+
         for name, function in COSTS.items():
-            function(server, fake.asked.clear)
+            function(server, begin)
             settled(fake)
             assert shown[name] == counted(Counter(one.operation for one in fake.asked)), name
 
@@ -317,8 +323,6 @@ def storage(fake: FakeS3) -> dict[str, Any]:
 
 def settled(fake: FakeS3) -> None:
     """Wait for what the server does in the background."""
-    import time
-
     count, since = -1, time.monotonic()
     while len(fake.asked) != count or time.monotonic() - since < 0.3:
         if len(fake.asked) != count:

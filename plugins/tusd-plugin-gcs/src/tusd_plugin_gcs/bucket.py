@@ -21,7 +21,7 @@ from time import monotonic
 from typing import Any, BinaryIO, Protocol, TypeVar
 
 from tusd import plugin
-from tusd.plugin import in_thread
+from tusd.plugin import Blocks, in_thread
 
 from . import checksum
 from .cloud import Cloud, Download, Failure, Query, Related, Reply, crc32c, object_path
@@ -39,7 +39,7 @@ _ONE_BY_ONE = 3
 """So few objects are deleted side by side, not by a batch."""
 _READ_AGAIN = 3
 """How often a download that breaks off is begun anew where it broke, without a byte in between."""
-_NO_BUCKET = re.compile(r"bucket\b.*\bdoes not exist", re.IGNORECASE)
+_NO_BUCKET = re.compile(r"(the specified )?bucket [^/]*does not exist", re.IGNORECASE)
 """What is said where not the object is missing, but the bucket."""
 _TOKEN = "tusd-piece"
 """In an object's metadata: which request has made it."""
@@ -138,7 +138,7 @@ class Bucket:
     async def insert(
         self,
         name: str,
-        data: bytes | bytearray | BinaryIO,
+        data: bytes | bytearray | Blocks | BinaryIO,
         *,
         match: int,
         about: Mapping[str, Any] | None = None,
@@ -152,7 +152,7 @@ class Bucket:
 
         def send(tried: Callable[[], None]) -> Reply:
             known = crc32c(data) if crc is None else crc
-            size = len(data) if isinstance(data, bytes | bytearray) else os.fstat(data.fileno()).st_size
+            size = len(data) if isinstance(data, bytes | bytearray | Blocks) else os.fstat(data.fileno()).st_size
             described = dict(about or {})
             described["metadata"] = {**described.get("metadata", {}), _TOKEN: token}
             described |= {"name": name, "crc32c": checksum.encoded(known)}
@@ -168,7 +168,7 @@ class Bucket:
         except Changed:
             return await self._own(name, lambda stat: stat.metadata.get(_TOKEN) == token)
 
-    async def crc32c(self, data: bytearray | BinaryIO) -> int:
+    async def crc32c(self, data: bytearray | Blocks | BinaryIO) -> int:
         """The CRC32C of a body, which may take a while."""
         return await in_thread(partial(crc32c, data), self._bodies)
 
@@ -347,7 +347,7 @@ class Bucket:
 
     def _failed(self, operation: str, name: str, error: Failure, *, of_bucket: bool = False) -> Exception:
         """What to raise; what is no answer to a question that was asked is logged."""
-        if error.status == 404 and not of_bucket and not _NO_BUCKET.search(str(error)):
+        if error.status == 404 and not of_bucket and not _NO_BUCKET.match(str(error)):
             return Missing(name)
         if error.status in (304, 412):
             return Changed(name)
