@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -37,9 +37,9 @@ class Life:
     lease: FakeLease = field(default_factory=FakeLease)
     told: int = 0
     """Bytes that were acknowledged."""
+    possible: tuple[int, ...] | None = None
+    """The offsets that a body which counts as a whole may leave."""
     created: bool = False
-    finished: bool = False
-    terminating: bool = False
     upload: Any = None
 
     async def create(self, length: int | None = SIZE, **fields: Any) -> None:
@@ -55,6 +55,10 @@ class Life:
         await self.open()
         start = self.upload.info.offset
         body = FakeBody(self.data[start : start + size], self.lease, piece=7, **how)
+        if body.whole:
+            self.possible = (start, start + size) if how.get("intact", True) else (start,)
+        else:
+            self.possible = None
         try:
             await self.upload.append(body)
         finally:
@@ -68,11 +72,9 @@ class Life:
     async def finish(self) -> None:
         await self.open()
         await self.upload.finish()
-        self.finished = True
 
     async def terminate(self) -> None:
         await self.open()
-        self.terminating = True
         await self.upload.terminate()
 
 
@@ -174,18 +176,28 @@ async def run_broken(life: Life, steps: Steps) -> bool:
     return True
 
 
-async def go_on(server: Server, data: bytes, told: int, *, rules: Profile, stale: bool = False, most: int | None = None) -> None:
+async def go_on(
+    server: Server,
+    data: bytes,
+    told: int,
+    *,
+    rules: Profile,
+    stale: bool = False,
+    possible: tuple[int, ...] | None = None,
+) -> None:
     """Somebody else finds the upload, with all that was acknowledged, sends the rest and finishes it."""
     bucket = MemoryBucket(server)
     bucket.stale = stale
     store = new_store(bucket, rules)
     seen = await store.info(ID)
+    if data and seen.state is State.COMPLETE:
+        assert server.objects["u"].data == data, "it is told to be complete, and its object is not there"
     upload = await store.open(ID, FakeLease(2))
     assert isinstance(upload, S3Upload)
     offset = upload.info.offset
     assert told <= offset, f"{told} bytes were acknowledged, and {offset} are left"
     assert seen.offset <= offset
-    assert most is None or offset <= most
+    assert possible is None or offset in possible, f"{offset} is in the middle of a body that counts as a whole"
     if rest := data[offset:]:
         assert await upload.append(FakeBody(rest, piece=4)) == len(rest)
     if upload.info.length is None:
@@ -244,6 +256,7 @@ class TestFailures:
             except plugin.UploadNotFound:
                 assert not life.created
                 return
+            life.possible = None
             await afterwards(life, bucket, rules)
 
         for how in ("before", "after"):
@@ -274,6 +287,7 @@ class TestDeaths:
         async def dying(life: Life, bucket: MemoryBucket, rules: Profile) -> None:
             if not life.created:
                 return
+            life.possible = None
             for nth in range(1, 100):
                 again = MemoryBucket(bucket.server)
                 again.nth, again.how = nth, "dies after" if nth % 2 else "dies before"
@@ -285,6 +299,37 @@ class TestDeaths:
             await afterwards(life, bucket, rules)
 
         await every_call("dies after", steps, RULES, dying)
+
+
+class TestTermination:
+    """It breaks anywhere, is repeated, and leaves nothing."""
+
+    @pytest.mark.parametrize("bodies", [(), (3,), (23,), (SIZE,)], ids=["new", "a tail", "parts and a tail", "complete"])
+    async def test_of_each_call(self, bodies: tuple[int, ...]) -> None:
+        for how in get_args(How)[:4]:
+            nth, struck = 0, True
+            while struck:
+                nth += 1
+                struck = await self.broken(bodies, how, nth)
+            assert nth > 2
+
+    async def broken(self, bodies: tuple[int, ...], how: How, nth: int) -> bool:
+        bucket = MemoryBucket(Server(least=LEAST))
+        life = Life(new_store(bucket))
+        await life.create()
+        for size in bodies:
+            await life.append(size)
+        bucket.nth, bucket.how = len(bucket.calls) + nth, how
+        await run_broken(life, Life.terminate)
+        again = new_store(MemoryBucket(bucket.server))
+        with suppress(plugin.UploadNotFound):
+            assert (await again.info(ID)).offset == life.told, "until it is gone it is what it was"
+            upload: Any = await again.open(ID, FakeLease(2))
+            await upload.terminate()
+        with pytest.raises(plugin.UploadNotFound):
+            await again.info(ID)
+        assert not bucket.server.objects and not bucket.server.multiparts, f"{how} {nth}: {bucket.calls}"
+        return bucket.struck
 
 
 async def go_on_until_death(bucket: MemoryBucket, life: Life) -> None:
@@ -326,7 +371,7 @@ async def afterwards(life: Life, bucket: MemoryBucket, rules: Profile, *, stale:
         with suppress(plugin.UploadNotFound):  # it may be there, and nobody knows of it
             assert (await new_store(MemoryBucket(bucket.server)).info(ID)).offset == 0
         return
-    await go_on(bucket.server, life.data, life.told, rules=rules, stale=stale)
+    await go_on(bucket.server, life.data, life.told, rules=rules, stale=stale, possible=life.possible)
 
 
 # --- too late

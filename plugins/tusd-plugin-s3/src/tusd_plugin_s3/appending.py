@@ -90,7 +90,9 @@ class Appending:
         if self._body.whole and not await self._body.intact():
             await unbroken(self._keep())
         else:
-            self._counts = True
+            self._counts = (
+                self._counts or self._left is None
+            )  # if the end fails: all of a whole body is in its parts, or nothing counts
             await unbroken(self._end())
 
     # --- cutting and sending
