@@ -268,6 +268,7 @@ def test_every_request_in_turn_can_fail(s3: S3Client, proxy: FaultProxy, name: s
         proxy.add(Drop(), skip=number)
         with pytest.raises(BotoCoreError):
             work()
+        assert [seen.request.number for seen in proxy.seen()] == list(range(1, number + 2))
         failed.append(proxy.seen()[-1].operation)
     assert failed == ["PutObject", "GetObject", "DeleteObject"]
 
