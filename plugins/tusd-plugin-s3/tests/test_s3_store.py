@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from memory_bucket import RULES, Dead, MemoryBucket, Server, new_store
+from memory_bucket import RULES, Dead, MemoryBucket, Server, Thing, new_store
 from tusd import plugin
 from tusd.plugin import UploadId, UploadInfo
 from tusd.testing.bodies import FakeBody, FakeLease, pattern
@@ -386,6 +386,23 @@ class TestReading:
         found = {info.id: info.offset async for info in store.uploads()}
         assert (len(found), found[UploadId("u7")]) == (40, 3)
         assert [call[0] for call in bucket.calls] == ["list_objects", "get_info_object"]
+
+
+async def test_a_tail_takes_no_name_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = MemoryBucket()
+    store = new_store(bucket)
+    upload = await new_upload(store)
+    await upload.append(FakeBody(DATA[:2]))
+    [first] = [key for key in bucket.server.objects if key.endswith(".part")]
+    taken = f"{first[:-6]}x.part"
+    bucket.server.objects[taken] = Thing(b"of a process that died", "x")
+    names = [first, taken, f"{first[:-6]}y.part"]
+    monkeypatch.setattr("tusd_plugin_s3.keys.Keys.tail", lambda *_: names.pop(0))
+    await upload.append(FakeBody(DATA[2:4]))
+    await store.close()
+    assert not names and bucket.server.objects[taken].data == b"of a process that died"
+    await (await reopened(new_store(bucket))).append(FakeBody(DATA[4:]))
+    assert await content(store) == DATA
 
 
 class TestLostBytes:

@@ -19,7 +19,7 @@ from time import monotonic
 from tusd import plugin
 from tusd.plugin import Cutter, Piece, Sending
 
-from .bucket import Gone, Part
+from .bucket import Changed, Gone, Part
 from .context import Context
 from .manifest import Claim, Manifest, Tail
 from .record import Record, unbroken
@@ -210,12 +210,21 @@ class Appending:
 
     async def _tail(self, manifest: Manifest, piece: Piece) -> Manifest:
         """A new object with the bytes behind the parts."""
-        tail = Tail(self._context.keys.tail(self._record.info.id, manifest.sent), manifest.sent, piece.size)
-        self._record.check()
-        await self._context.bucket.put(tail.key, piece.data, operation="put_part_object")
+        tail = Tail(await self._put_tail(manifest.sent, piece), manifest.sent, piece.size)
         if isinstance(piece.data, plugin.Blocks) and piece.size <= self._context.tails.limit:
             self._context.tails.keep(tail.key, bytearray().join(piece.data.views()))
         return replace(manifest, tail=tail, litter=True, modified=plugin.utcnow())
+
+    async def _put_tail(self, begin: int, piece: Piece) -> str:
+        """Under a name that no tail has, and least of all the one that counts."""
+        while True:
+            key = self._context.keys.tail(self._record.info.id, begin)
+            if self._base.tail is not None and key == self._base.tail.key:
+                continue
+            self._record.check()
+            with suppress(Changed):
+                await self._context.bucket.put(key, piece.data, absent=True, operation="put_part_object")
+                return key
 
     async def _keep(self) -> None:
         """Something has failed: what arrived of the body counts, unless it had to be whole, and the claim is taken away."""

@@ -42,7 +42,7 @@ class S3Upload(plugin.Upload, plugin.Terminable, plugin.Concatenable, plugin.Ato
         await unbroken(self._save(info))
 
     async def finish(self) -> None:
-        """Make the object, if that has not happened with the last byte. One request of nothing else but that."""
+        """Make the object, unless that was done when the last byte came."""
         await unbroken(self._finish())
 
     async def terminate(self) -> None:
