@@ -17,7 +17,8 @@ from botocore.exceptions import BotoCoreError, NoCredentialsError
 
 from tusd import plugin
 
-from .bucket import DOWNLOAD_THREADS, SMALL_THREADS, Bucket
+from .bucket import Bucket
+from .calling import DOWNLOAD_THREADS, SMALL_THREADS
 from .cures import explain
 from .options import Options
 from .trial import try_out
