@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,8 @@ from tusd.testing.bodies import FakeBody, pattern
 
 
 def bytes_of(piece: Piece) -> bytes:
-    if isinstance(piece.data, bytearray):
-        return bytes(piece.data)
     piece.data.seek(0)
-    return piece.data.read()
+    return b"".join(iter(partial(piece.data.read, 5), b""))
 
 
 class FedBody(FakeBody):

@@ -28,12 +28,10 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, BinaryIO, Generic, Self, TypeVar
 
+from .blocks import BLOCK, Blocks, Spare
 from .storage import Body
 
 T = TypeVar("T")
-
-_GRAIN = 1 << 20
-"""Bytes by which a piece grows at once."""
 
 
 class Memory:
@@ -45,6 +43,8 @@ class Memory:
         self.used = 0
         self.fillings: set[_Filling] = set()
         """Pieces that still grow."""
+        self.spare = Spare(limit)
+        """Where their memory comes from."""
         self._told = told
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
@@ -116,8 +116,9 @@ class Memory:
 class Piece:
     """Some of a body's bytes."""
 
-    data: bytearray | BinaryIO
-    """The bytes; in a file when they are spilled: read it from its start, any number of times."""
+    data: Blocks | BinaryIO
+    """The bytes, as a file: read it from its start, any number of times. It is one when they are spilled. What `Blocks.read` returns is a view
+    which may not be used after `release`."""
     size: int
     last: bool
     """Nothing of the body comes behind it. False proves nothing: where memory was short nobody has looked."""
@@ -128,10 +129,11 @@ class Piece:
     def release(self) -> None:
         """The bytes are needed no more. Idempotent; from the event loop."""
         memory, self._memory = self._memory, None
-        if not isinstance(self.data, bytearray):
+        if isinstance(self.data, Blocks):
+            self.data.release()
+        else:
             self.data.close()
-        elif memory is not None:
-            self.data = bytearray()
+        if memory is not None:
             memory.release(self.size)
 
 
@@ -144,7 +146,7 @@ class _Filling:
     memory: Memory | None
     done: Callable[[bool], None]
     """Hand it over; whether it is the last."""
-    data: bytearray | BinaryIO
+    data: Blocks | BinaryIO
     granted: int
     size: int = 0
     disk_time: float = 0
@@ -166,15 +168,15 @@ class _Filling:
         if self.memory is None:
             return self.target
         while self.granted < min(self.size + n, self.target):
-            step = min(_GRAIN, self.target - self.granted)
+            step = min(BLOCK, self.target - self.granted)
             if not self.memory.grow(step):
                 break
             self.granted += step
         return self.granted
 
     def _add(self, chunk: memoryview) -> None:
-        if isinstance(self.data, bytearray):
-            self.data += chunk
+        if isinstance(self.data, Blocks):
+            self.data.add(chunk)
             self.size += len(chunk)
             return
         began = monotonic()
@@ -193,6 +195,8 @@ class _Filling:
         if memory is not None:
             memory.fillings.discard(self)
             memory.release(self.granted - self.size)
+        if isinstance(self.data, Blocks):
+            self.data.trim()
         return Piece(self.data, self.size, last, self.disk_time, memory)
 
     def drop(self) -> None:
@@ -205,7 +209,7 @@ class Cutter:
     def __init__(self, body: Body, memory: Memory, spill: Path | None = None) -> None:
         """`spill`: a folder for unnamed files that hold the pieces instead of memory. Raises `OSError` from `next` when it is full."""
         self._body = body
-        self._memory = None if spill is not None else memory
+        self._memory = memory
         self._spill = spill
         self._pump: asyncio.Task[None] | None = None
         self._filling: _Filling | None = None
@@ -239,9 +243,10 @@ class Cutter:
         if self._pump is not None and self._pump.done() and not self._pump.cancelled():
             self._pump.result()
             return None
-        if self._memory is not None:
-            await self._memory.reserve(floor)
-        filling = _Filling(floor, target, self._memory, self._hand_over, self._room(), floor)
+        memory = None if self._spill is not None else self._memory
+        if memory is not None:
+            await memory.reserve(floor)
+        filling = _Filling(floor, target, memory, self._hand_over, self._room(), floor)
         try:
             if self._pump is None:
                 self._pump = asyncio.create_task(self._read())
@@ -257,8 +262,8 @@ class Cutter:
             filling.drop()
             raise
 
-    def _room(self) -> bytearray | BinaryIO:
-        return bytearray() if self._spill is None else tempfile.TemporaryFile(dir=self._spill, buffering=0)
+    def _room(self) -> Blocks | BinaryIO:
+        return Blocks(self._memory.spare) if self._spill is None else tempfile.TemporaryFile(dir=self._spill, buffering=0)
 
     async def _first(self, pump: asyncio.Task[None]) -> None:
         waiting = asyncio.ensure_future(self._begun.wait())
@@ -271,8 +276,8 @@ class Cutter:
     async def _filled(self, filling: _Filling, pump: asyncio.Task[None]) -> Piece | None:
         ready: asyncio.Future[Piece] = asyncio.get_running_loop().create_future()
         self._ready, self._filling = ready, filling
-        if self._memory is not None:
-            self._memory.fillings.add(filling)
+        if filling.memory is not None:
+            filling.memory.fillings.add(filling)
         self._wanted.set()
         both: set[asyncio.Future[Any]] = {ready, pump}
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)

@@ -65,6 +65,7 @@ from typing import Annotated, Literal
 import pluggy
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
+from .blocks import Blocks
 from .errors import (
     HookError,
     IncompleteUpload,
@@ -117,6 +118,7 @@ __all__ = [
     "Allowance",
     "Append",
     "Atomic",
+    "Blocks",
     "Body",
     "Capability",
     "Changes",

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from tests.services import faults, servers
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "contributing.md").read_text()
@@ -38,3 +39,15 @@ def test_continuous_integration_does_what_the_page_says() -> None:
     script = (ROOT / ".ci" / "run").read_text()
     for said in ("make check", "make test", "TUSD_TEST_REQUIRE_ALL=1", "npm install --prefix tests/clients --no-package-lock"):
         assert said in PAGE and said in script
+
+
+def test_the_example_of_a_test_with_a_bucket_works_with_what_is_there() -> None:
+    fixtures = set(re.findall(r"^def (\w+)\(", (ROOT / "tests" / "services" / "fixtures.py").read_text(), re.MULTILINE))
+    named = set(re.findall(r"\b((?:localstack|swift|ceph|s3)_\w+)\b", PAGE))
+    assert named and named <= fixtures
+    (block,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    example: dict[str, object] = {}
+    exec(block, example)  # its imports exist
+    assert "test_a_late_part" in example
+    for called in re.findall(r"\b(?:late|localstack_faults|localstack_bucket)\.(\w+)", block):
+        assert any(hasattr(kind, called) for kind in (faults.FaultProxy, faults.Rule, servers.S3Bucket))

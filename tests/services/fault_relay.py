@@ -10,7 +10,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
-from http import HTTPStatus
+from http.client import responses
 from typing import NoReturn
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -115,22 +115,20 @@ class Relay:
         assert self._loop is not None and self._ending is not None
         self._loop.call_soon_threadsafe(self._ending.set)
 
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(Connection(self, Peer(reader, writer))))
         self._connections.add(task)
-        connection = Connection(self, Peer(reader, writer))
+        task.add_done_callback(self._connections.discard)
+
+    async def _serve(self, connection: Connection) -> None:
         try:
             await connection.serve()
         except (ConnectionError, asyncio.IncompleteReadError, Ended):
             pass  # somebody has gone, or was sent away: the other end learns it by the closing below
-        except asyncio.CancelledError:
-            pass  # by serve(), which waits for this
         except Exception as error:
-            self.errors.append(error)
+            self.errors.append(error)  # raised where the test leaves the proxy
         finally:
             connection.close()
-            self._connections.discard(task)
 
 
 @dataclass(slots=True)
@@ -336,7 +334,7 @@ class Exchange:
         if fault.early:
             headers["Connection"] = "close"
         lines = [
-            f"HTTP/1.1 {fault.status} {HTTPStatus(fault.status).phrase}",
+            f"HTTP/1.1 {fault.status} {responses.get(fault.status, '')}",
             *(f"{name}: {value}" for name, value in headers.items()),
         ]
         self.seen.status = fault.status

@@ -108,7 +108,7 @@ class FaultProxy:
         this key (a pattern as `*.info`) and this part's number.
 
         The first `skip` that match pass, the next `times` (None: all) have the fault. Where several rules match, the one that was
-        added first counts.
+        added first counts, and the others do not count the request.
         """
 
         def matches(request: Request) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
 
 import pytest
 
-from tests.services.faults import TOO_MANY_REQUESTS, CutRequest, FaultProxy, Hold, json_error
+from tests.services.faults import TOO_MANY_REQUESTS, CutAnswer, CutRequest, Drop, Fault, FaultProxy, Hold, LoseAnswer, json_error
 from tests.services.s3_requests import nothing_known
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -162,6 +163,7 @@ def test_an_answer_before_the_body_is_there() -> None:
     with between(server := Scripted([len(head) + 3, OK, 3 + len(get), OK])) as (_, client):
         client.send(head + b"abc")
         assert client.read(len(OK)) == OK
+        time.sleep(0.1)  # the proxy does not give up meanwhile
         client.send(b"def" + get)
         assert client.read(len(OK)) == OK
     assert server.got == [head + b"abcdef" + get]
@@ -204,6 +206,47 @@ def test_a_request_is_cut_where_the_test_says() -> None:
             client.rest()
         assert server.ended.wait(10)
     assert server.got == [sent[: head + 300_001]]
+
+
+@pytest.mark.parametrize(
+    ("fault", "gets"),
+    [(Drop(), b""), (LoseAnswer(), b""), (CutAnswer(1, "reset"), OK[:-1]), (CutAnswer(0, "reset"), OK[:-2])],
+    ids=repr,
+)
+def test_a_reset_is_a_reset(fault: Fault, gets: bytes) -> None:
+    sent = request("GET")
+    with between(server := Scripted([len(sent), OK])) as (proxy, client):
+        proxy.add(fault)
+        client.send(sent)
+        assert client.read(len(gets)) == gets
+        with pytest.raises(ConnectionResetError):
+            client.rest()
+    assert server.got == [b"" if isinstance(fault, Drop) else sent]
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 3])
+def test_a_truncated_answer_ends_orderly(after: int) -> None:
+    sent = request("GET")
+    with between(Scripted([len(sent), OK])) as (proxy, client):
+        proxy.add(CutAnswer(after))
+        client.send(sent)
+        assert client.rest() == (OK[:-2] + b"ok"[:after])
+
+
+def test_a_long_answer_is_cut_at_the_byte() -> None:
+    sent, head = request("GET"), b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"
+    with between(Scripted([len(sent), head + bytes(1_000_000), b""])) as (proxy, client):
+        proxy.add(CutAnswer(600_001))
+        client.send(sent)
+        assert client.rest() == head + bytes(600_001)
+
+
+def test_an_error_for_head_has_no_body() -> None:
+    with between(Scripted([1])) as (proxy, client):
+        proxy.add(TOO_MANY_REQUESTS)
+        client.send(request("HEAD", "Connection: close"))
+        answer = client.rest()
+    assert answer.startswith(b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: ") and answer.endswith(b"\r\n\r\n")
 
 
 def test_a_held_body_waits_in_the_proxy_and_the_client_is_told_once_to_go_on() -> None:

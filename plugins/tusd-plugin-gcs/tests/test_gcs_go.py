@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from gcs_rig import Place, assert_bytes, content, settled
-from tusd.plugin import State, UploadId, UploadInfo
-from tusd.testing.bodies import FakeBody, FakeLease
+from gcs_rig import KIB, Mode, Place, assert_bytes, breaking, content, settled
+from tusd.plugin import State, StorageUnavailable, UploadId, UploadInfo
+from tusd.testing.bodies import FakeBody, FakeLease, pattern
 from tusd_plugin_gcs.store import GcsStore
 from tusd_plugin_gcs.upload import GcsUpload
 
@@ -95,6 +95,36 @@ async def test_an_upload_in_flight(place: Place, upload_id: str, prefix: str) ->
         assert set(place.names()) == others | {prefix + upload_id, f"{prefix}{upload_id}.info"}
         await (await opened(store, upload_id)).terminate()
         assert set(place.names()) == others
+
+
+@pytest.mark.parametrize("mode", ["before", "after", "dead", "dead after"])
+async def test_no_byte_that_was_called_safe_is_lost_in_the_first_request(place: Place, mode: Mode) -> None:
+    """Which is the one that writes our list of pieces into Go's `.info`."""
+    data = pattern(51, 600 * KIB)
+    async with place.store() as store:
+        for nth in range(1, 50):
+            upload_id = f"upload{nth}"
+            go_info(place, upload_id, len(data) + 4)
+            place.put(f"{upload_id}_0", b"123")
+            body = FakeBody(data)
+            safe = 3
+            with breaking(nth, mode) as broken:
+                try:
+                    upload = await opened(store, upload_id)
+                    await upload.append(body)
+                    safe = upload.info.offset
+                except StorageUnavailable:
+                    assert broken.struck
+            upload = await opened(store, upload_id)
+            assert max(safe, body.safe or 0) <= upload.info.offset <= 3 + len(data)
+            await upload.append(FakeBody((data + b"!")[upload.info.offset - 3 :]))
+            await upload.finish()
+            await settled(store)
+            assert_bytes(place.data(upload_id), b"123" + data + b"!")
+            if not broken.struck:
+                assert nth > 5
+                return
+    raise AssertionError("it never ends")
 
 
 async def test_an_upload_that_has_no_byte_yet(place: Place) -> None:

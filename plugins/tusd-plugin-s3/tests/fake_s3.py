@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+import socket
 import ssl
+import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -69,6 +71,8 @@ class FakeS3:
     """The headers that each object was written with."""
     multiparts: dict[str, dict[int, bytes]] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
+    middle: Callable[[], bool] | None = None
+    """Called when half of a body has come; False: the connection is reset."""
 
     def deny(self, *operations: str) -> None:
         """Answer 403 to these operations."""
@@ -201,7 +205,13 @@ class _Handler(BaseHTTPRequestHandler):
         query = {name: values[0] for name, values in parse_qs(url.query, keep_blank_values=True).items()}
         key = unquote(url.path).removeprefix(f"/{BUCKET}").removeprefix("/")
         headers = {name.lower(): value for name, value in self.headers.items()}
-        body = self.rfile.read(int(headers.get("content-length", "0")))
+        size = int(headers.get("content-length", "0"))
+        body = self.rfile.read(size // 2)
+        if size and self.fake.middle is not None and not self.fake.middle():
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.close_connection = True
+            return
+        body += self.rfile.read(size - len(body))
         found = self.fake.answer(Asked(_operation(self.command, key, query), key, query, headers, body))
         if found.hang_up:
             self.close_connection = True

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -56,6 +56,8 @@ class Server:
     multiparts: dict[str, Multipart] = field(default_factory=dict)
     least: int = 5
     """Bytes of every part but the last."""
+    most: int = 10_000
+    """The highest number of a part."""
     created: int = 0
     overwritten: list[tuple[str, int]] = field(default_factory=list)
     """Parts that were written twice, with different bytes."""
@@ -202,7 +204,7 @@ class MemoryBucket(Bucket):
         return await self._call(effect, operation, key)
 
     async def upload_part(self, key: str, multipart: str, number: int, data: Data, operation: str = "upload_part") -> str:
-        assert 1 <= number <= 10_000
+        assert 1 <= number <= self.server.most
         sent = bytes_of(data)
         return await self._call(lambda: self._part(key, multipart, number, sent), operation, str(number))
 
@@ -284,11 +286,14 @@ def bytes_of(data: Data) -> bytes:
     if isinstance(data, bytes | bytearray):
         return bytes(data)
     data.seek(0)
-    return data.read()
+    return b"".join(iter(data.read, b""))
 
 
 LEAST, PREFERRED = 5, 10
 """Bytes of the smallest and of the usual part in these stores."""
+RULES = Profile(most_parts=300, largest_object=3000)
+"""Three part numbers are claimed at once, and parts of unknown length are not larger than others."""
+UNIFORM = replace(RULES, uniform_parts=True)
 
 
 class NoMetrics(plugin.Metrics):
@@ -307,7 +312,7 @@ class NoMetrics(plugin.Metrics):
 WORKER = plugin.Worker("storage:s3", logging.getLogger("test.s3"), NoMetrics(), Path("unused"))
 
 
-def new_store(bucket: Bucket, rules: Profile | None = None, *, memory: int = 1000, **options: Any) -> S3Store:
+def new_store(bucket: Bucket, rules: Profile = RULES, *, memory: int | plugin.Memory = 1000, **options: Any) -> S3Store:
     """A store with small parts over a bucket."""
     chosen = Options(**{"bucket": "bucket", "part_size": PREFERRED, "min_part_size": LEAST, "concurrency": 3, **options})
-    return S3Store(bucket, chosen, rules or chosen.rules, plugin.Memory(memory), WORKER)
+    return S3Store(bucket, chosen, rules, plugin.Memory(memory) if isinstance(memory, int) else memory, WORKER)

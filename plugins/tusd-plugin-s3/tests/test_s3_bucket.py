@@ -14,7 +14,7 @@ import pytest
 
 from fake_s3 import Answer, Asked, FakeS3, error, etag, fake_s3
 from s3_opening import Figures, opened
-from tusd.plugin import StorageFull, StorageUnavailable
+from tusd.plugin import Blocks, Memory, StorageFull, StorageUnavailable
 from tusd_plugin_s3.bucket import Bucket, Changed, Gone, Missing, Part
 
 ID = "0123456789abcdef0123456789abcdef"
@@ -103,7 +103,9 @@ async def test_a_file_is_sent_from_its_start_each_time(bucket: Bucket, fake: Fak
 
 async def test_md5(fake: FakeS3) -> None:
     async with opened(fake.endpoint, checksums="md5") as bucket:
-        for data in (b"hello", bytearray(b"hello"), io.BytesIO(b"hello")):
+        blocks = Blocks(Memory(100).spare)
+        blocks.add(b"hello")
+        for data in (b"hello", bytearray(b"hello"), io.BytesIO(b"hello"), blocks):
             await bucket.put("k", data)
             assert fake.asked[-1].headers["content-md5"] == "XUFAKrxLKna5cZ2REBfFkg==" and fake.objects["k"] == b"hello"
         upload = await bucket.create_multipart("m", {})

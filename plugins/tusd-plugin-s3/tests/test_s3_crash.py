@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from memory_bucket import LEAST, Dead, How, MemoryBucket, Server, new_store
+from memory_bucket import LEAST, RULES, UNIFORM, Dead, How, MemoryBucket, Server, new_store
 from tusd import plugin
 from tusd.plugin import State, UploadId, UploadInfo
 from tusd.testing.bodies import FakeBody, FakeLease, pattern
@@ -22,11 +22,10 @@ from tusd_plugin_s3.store import S3Store
 from tusd_plugin_s3.upload import S3Upload
 
 ID = UploadId("u")
-SIZE = 60
+SIZE = 52
 DATA = pattern(3, SIZE)
 OTHER = pattern(4, SIZE)
 """What somebody else sends in the place of the same bytes."""
-UNIFORM = replace(Profile(), uniform_parts=True)
 
 
 @dataclass
@@ -83,13 +82,13 @@ Steps = Callable[[Life], Awaitable[None]]
 async def in_large_bodies(life: Life) -> None:
     await life.create()
     await life.append(33)
-    await life.append(27)
+    await life.append(19)
     await life.finish()
 
 
 async def in_small_bodies(life: Life) -> None:
     await life.create()
-    for size in (2, 1, 4, 3, 20, 3, 27):
+    for size in (2, 1, 4, 20, 3, 22):
         await life.append(size)
     await life.finish()
 
@@ -105,14 +104,14 @@ async def of_whole_bodies(life: Life) -> None:
     await life.append(3, whole=True)
     await life.append(32, whole=True, intact=False)
     await life.append(32, whole=True)
-    await life.append(25, whole=True)
+    await life.append(17, whole=True)
     await life.finish()
 
 
 async def of_deferred_length(life: Life) -> None:
     await life.create(None)
     await life.append(31)
-    await life.append(29)
+    await life.append(21)
     await life.save(length=SIZE)
     await life.finish()
 
@@ -128,7 +127,7 @@ async def of_deferred_length_and_small(life: Life) -> None:
 async def of_explicit_state(life: Life) -> None:
     await life.create(None, state=State.OPEN, explicit=True)
     await life.append(31)
-    await life.append(29)
+    await life.append(21)
     await life.save(length=SIZE, state=State.FINISHING, explicit=True)
     await life.finish()
     await life.save(state=State.COMPLETE, explicit=True)
@@ -160,7 +159,7 @@ LIVES: list[Steps] = [
     of_zero_bytes,
 ]
 named = pytest.mark.parametrize("steps", LIVES, ids=lambda steps: steps.__name__)
-by_parts = pytest.mark.parametrize("rules", [Profile(), UNIFORM], ids=["any parts", "equal parts"])
+by_parts = pytest.mark.parametrize("rules", [RULES, UNIFORM], ids=["any parts", "equal parts"])
 
 
 async def run_broken(life: Life, steps: Steps) -> bool:
@@ -227,7 +226,7 @@ class TestFailures:
     @named
     async def test_of_each_call_where_conditions_do_not_work(self, steps: Steps) -> None:
         for how in ("before", "after"):
-            await every_call(how, steps, Profile(), afterwards, conditional=False)
+            await every_call(how, steps, RULES, afterwards, conditional=False)
 
     @named
     async def test_of_each_call_and_the_same_holder_tries_again(self, steps: Steps) -> None:
@@ -248,7 +247,7 @@ class TestFailures:
             await afterwards(life, bucket, rules)
 
         for how in ("before", "after"):
-            await every_call(how, steps, Profile(), same_holder)
+            await every_call(how, steps, RULES, same_holder)
 
 
 class TestDeaths:
@@ -261,13 +260,12 @@ class TestDeaths:
             await every_call(how, steps, rules, afterwards)
 
     @named
-    @by_parts
-    async def test_at_each_call_and_listings_are_stale(self, steps: Steps, rules: Profile) -> None:
+    async def test_at_each_call_and_listings_are_stale(self, steps: Steps) -> None:
         async def blind(life: Life, bucket: MemoryBucket, rules: Profile) -> None:
             await afterwards(life, bucket, rules, stale=True)
 
         for how in ("dies before", "dies after"):
-            await every_call(how, steps, rules, blind)
+            await every_call(how, steps, RULES, blind)
 
     @named
     async def test_at_each_call_again_and_again(self, steps: Steps) -> None:
@@ -286,7 +284,7 @@ class TestDeaths:
                 break
             await afterwards(life, bucket, rules)
 
-        await every_call("dies after", steps, Profile(), dying)
+        await every_call("dies after", steps, RULES, dying)
 
 
 async def go_on_until_death(bucket: MemoryBucket, life: Life) -> None:
@@ -363,8 +361,8 @@ LATE = {
     "more of a tail": Late((3,), late_append(1)),
     "parts behind a tail": Late((3,), late_append(33)),
     "more parts": Late((20,), late_append(33)),
-    "the rest": Late((22,), late_append(38)),
-    "the last byte": Late((20, 39), late_append(1)),
+    "the rest": Late((22,), late_append(30)),
+    "the last byte": Late((20, 31), late_append(1)),
     "a whole body": Late((22,), late_append(33, whole=True)),
     "a whole body that is broken": Late((22,), late_append(33, whole=True, intact=False)),
     "notes": Late((22,), late_save(notes={"late": "yes"})),
@@ -373,30 +371,34 @@ LATE = {
 }
 
 
+lates = pytest.mark.parametrize("late", LATE.values(), ids=LATE.keys())
+HELD: tuple[How, ...] = ("held before", "held after")
+
+
 class TestLate:
     """A holder is paused in a call, whose effect comes when its lock is somebody else's, who has acknowledged bytes."""
 
-    @pytest.mark.parametrize("late", LATE.values(), ids=LATE.keys())
-    @pytest.mark.parametrize("following", [2, 12, SIZE])
-    @by_parts
+    @lates
+    @pytest.mark.parametrize(("following", "rules"), [(2, RULES), (12, RULES), (SIZE, RULES), (12, UNIFORM)])
     async def test_replaces_nothing(self, late: Late, following: int, rules: Profile) -> None:
-        for how in ("held before", "held after"):
-            await every_call_late(how, late, following, rules, conditional=True, stale=False)
+        for how in HELD:
+            await every_call_late(how, late, following, rules)
 
-    @pytest.mark.parametrize("late", LATE.values(), ids=LATE.keys())
-    @pytest.mark.parametrize("following", [2, 12, SIZE])
+    @lates
+    @pytest.mark.parametrize("following", [2, SIZE])
     async def test_replaces_nothing_though_listings_are_stale(self, late: Late, following: int) -> None:
-        for how in ("held before", "held after"):
-            await every_call_late(how, late, following, Profile(), conditional=True, stale=True)
+        for how in HELD:
+            await every_call_late(how, late, following, RULES, stale=True)
 
-    @pytest.mark.parametrize("late", LATE.values(), ids=LATE.keys())
-    @pytest.mark.parametrize("following", [2, 12, SIZE])
-    async def test_parts_and_tails_replace_nothing_without_conditions(self, late: Late, following: int) -> None:
-        for how in ("held before", "held after"):
-            await every_call_late(how, late, following, Profile(), conditional=False, stale=False)
+    @lates
+    async def test_parts_and_tails_replace_nothing_without_conditions(self, late: Late) -> None:
+        for how in HELD:
+            await every_call_late(how, late, 12, RULES, conditional=False)
 
 
-async def every_call_late(how: How, late: Late, following: int, rules: Profile, *, conditional: bool, stale: bool) -> None:
+async def every_call_late(
+    how: How, late: Late, following: int, rules: Profile, *, conditional: bool = True, stale: bool = False
+) -> None:
     for nth in range(1, 100):
         server = Server(least=LEAST)
         bucket = MemoryBucket(server, conditional=conditional)

@@ -9,18 +9,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from time import monotonic
 from typing import Any, BinaryIO, Protocol, TypeVar
 
 from tusd import plugin
-from tusd.plugin import in_thread
+from tusd.plugin import Blocks, in_thread
 
 from . import checksum
 from .cloud import Cloud, Download, Failure, Query, Related, Reply, crc32c, object_path
@@ -38,8 +39,8 @@ _ONE_BY_ONE = 3
 """So few objects are deleted side by side, not by a batch."""
 _READ_AGAIN = 3
 """How often a download that breaks off is begun anew where it broke, without a byte in between."""
-_SPECIAL = frozenset("*?[]{}\\")
-"""In a glob."""
+_NO_BUCKET = re.compile(r"(the specified )?bucket [^/]*does not exist", re.IGNORECASE)
+"""What is said where not the object is missing, but the bucket."""
 _TOKEN = "tusd-piece"
 """In an object's metadata: which request has made it."""
 
@@ -125,8 +126,8 @@ class Bucket:
         reply = await self._request(operation, name, "GET", path, {"alt": "media"})
         try:
             generation = int(reply.headers["X-Goog-Generation"])
-            return Found(reply.data, generation, parsedate_to_datetime(reply.headers["Last-Modified"]))
-        except (KeyError, ValueError) as error:
+            return Found(reply.data, generation, _written(reply.headers.get("Last-Modified"), generation))
+        except (KeyError, ValueError, OverflowError, OSError) as error:
             raise self._unusable(operation, name, error) from error
 
     async def stat(self, name: str, operation: str = "stat_object") -> Stat:
@@ -137,7 +138,7 @@ class Bucket:
     async def insert(
         self,
         name: str,
-        data: bytes | bytearray | BinaryIO,
+        data: bytes | bytearray | Blocks | BinaryIO,
         *,
         match: int,
         about: Mapping[str, Any] | None = None,
@@ -151,7 +152,7 @@ class Bucket:
 
         def send(tried: Callable[[], None]) -> Reply:
             known = crc32c(data) if crc is None else crc
-            size = len(data) if isinstance(data, bytes | bytearray) else os.fstat(data.fileno()).st_size
+            size = len(data) if isinstance(data, bytes | bytearray | Blocks) else os.fstat(data.fileno()).st_size
             described = dict(about or {})
             described["metadata"] = {**described.get("metadata", {}), _TOKEN: token}
             described |= {"name": name, "crc32c": checksum.encoded(known)}
@@ -167,7 +168,7 @@ class Bucket:
         except Changed:
             return await self._own(name, lambda stat: stat.metadata.get(_TOKEN) == token)
 
-    async def crc32c(self, data: bytearray | BinaryIO) -> int:
+    async def crc32c(self, data: bytearray | Blocks | BinaryIO) -> int:
         """The CRC32C of a body, which may take a while."""
         return await in_thread(partial(crc32c, data), self._bodies)
 
@@ -220,19 +221,21 @@ class Bucket:
             await self._delete_batch(list(names[start : start + _BATCH]))
 
     async def _delete_batch(self, names: list[str]) -> None:
-        left = await self._do(
-            "delete_batch", names[0], lambda _: self._cloud.delete_all(self.name, names), self._others, of_bucket=True
-        )
+        def send(_: Callable[[], None]) -> Iterable[str]:
+            try:
+                return self._cloud.delete_all(self.name, names)
+            except Failure as error:
+                if error.status in (404, 405, 501):  # not every server has batches
+                    return names
+                raise
+
+        left = await self._do("delete_batch", names[0], send, self._others)
         await all_of([partial(self.delete, name) for name in left])  # tells why, or succeeds now
 
     async def listed(self, prefix: str, suffix: str = "", operation: str = "list_objects") -> AsyncIterator[Stat]:
         """The objects whose names begin with `prefix` and end in `suffix`."""
         fields = "nextPageToken,items(name,size,crc32c,generation,updated)"
-        query: dict[str, str | int | list[str]] = {"fields": fields, "maxResults": 1000}
-        if suffix and not _SPECIAL & set(prefix + suffix):  # so that others are not even sent, where the server understands it
-            query["matchGlob"] = f"{prefix}**{suffix}"
-        else:
-            query["prefix"] = prefix
+        query: dict[str, str | int | list[str]] = {"prefix": prefix, "fields": fields, "maxResults": 1000}
         while True:
             reply = await self._request(
                 operation, prefix, "GET", object_path(self.name, "").removesuffix("/"), query, of_bucket=True
@@ -243,7 +246,7 @@ class Bucket:
             except (Failure, KeyError, ValueError, TypeError) as error:
                 raise self._unusable(operation, prefix, error) from error
             for stat in found:
-                if stat.name.startswith(prefix) and stat.name.endswith(suffix):
+                if stat.name.endswith(suffix):
                     yield stat
             if not page.get("nextPageToken"):
                 return
@@ -344,7 +347,7 @@ class Bucket:
 
     def _failed(self, operation: str, name: str, error: Failure, *, of_bucket: bool = False) -> Exception:
         """What to raise; what is no answer to a question that was asked is logged."""
-        if error.status == 404 and not of_bucket and "bucket does not exist" not in str(error):
+        if error.status == 404 and not of_bucket and not _NO_BUCKET.match(str(error)):
             return Missing(name)
         if error.status in (304, 412):
             return Changed(name)
@@ -389,8 +392,13 @@ def _as_source(source: Source) -> dict[str, Any]:
     return {"name": source.name, "objectPreconditions": {"ifGenerationMatch": str(source.generation)}}
 
 
+def _written(last_modified: str | None, generation: int) -> datetime:
+    """When an object was written. Where nobody says it: generations are microseconds since 1970."""
+    return parsedate_to_datetime(last_modified) if last_modified else datetime.fromtimestamp(generation / 1e6, UTC)
+
+
 def _stat_of(item: Mapping[str, Any]) -> Stat:
     updated = datetime.fromisoformat(str(item["updated"]))
     metadata = item.get("metadata") or {}
     crc = checksum.decoded(str(item["crc32c"]))
-    return Stat(str(item["name"]), int(item["size"]), crc, int(item["generation"]), updated, metadata)
+    return Stat(str(item["name"]), int(item.get("size", 0)), crc, int(item["generation"]), updated, metadata)

@@ -24,6 +24,8 @@ import urllib3.exceptions
 from google.auth.credentials import AnonymousCredentials
 from google.oauth2 import service_account
 
+from tusd.plugin import Blocks
+
 T = TypeVar("T")
 
 Query = Mapping[str, str | int | list[str]]
@@ -99,7 +101,7 @@ class Reply:
 class Related:
     """The body of an upload of kind `multipart`: what is said of the object, and its bytes. Neither copied nor read as a whole."""
 
-    def __init__(self, about: Mapping[str, Any], data: bytes | bytearray | BinaryIO, size: int) -> None:
+    def __init__(self, about: Mapping[str, Any], data: bytes | bytearray | Blocks | BinaryIO, size: int) -> None:
         boundary = "==tusd-gcs-7f9b1c2e5d=="
         self.content_type = f"multipart/related; boundary={boundary}"
         kind = str(about.get("contentType", "application/octet-stream"))
@@ -118,7 +120,7 @@ class Related:
         yield self._tail
 
 
-def slices(data: bytes | bytearray | BinaryIO) -> Iterator[bytes | memoryview]:
+def slices(data: bytes | bytearray | Blocks | BinaryIO) -> Iterator[bytes | memoryview]:
     """Bytes in pieces, from their beginning."""
     if isinstance(data, bytes | bytearray):
         view = memoryview(data)
@@ -127,10 +129,12 @@ def slices(data: bytes | bytearray | BinaryIO) -> Iterator[bytes | memoryview]:
         return
     data.seek(0)
     while piece := data.read(_SLICE):
-        yield piece
+        view = memoryview(piece)  # of a whole block, where the bytes are in memory
+        for start in range(0, len(view), _SLICE):
+            yield view[start : start + _SLICE]
 
 
-def crc32c(data: bytes | bytearray | BinaryIO) -> int:
+def crc32c(data: bytes | bytearray | Blocks | BinaryIO) -> int:
     """The CRC32C of bytes."""
     crc = 0
     for piece in slices(data):
@@ -307,8 +311,10 @@ def _reason(response: requests.Response) -> str:
     """What Google says is wrong."""
     try:
         error = response.json()["error"]
-        return str(error["message"]) if isinstance(error, dict) else str(error)
-    except (ValueError, KeyError, TypeError):
+        if isinstance(error, str):
+            return error
+        return str(error["message"] if "message" in error else error["errors"][0]["message"])
+    except (ValueError, LookupError, TypeError):
         return " ".join(response.text.split())[:200] or response.reason
 
 

@@ -213,8 +213,8 @@ class Appending:
         tail = Tail(self._context.keys.tail(self._record.info.id, manifest.sent), manifest.sent, piece.size)
         self._record.check()
         await self._context.bucket.put(tail.key, piece.data, operation="put_part_object")
-        if isinstance(piece.data, bytearray):
-            self._context.tails.keep(tail.key, piece.data)
+        if isinstance(piece.data, plugin.Blocks) and piece.size <= self._context.tails.limit:
+            self._context.tails.keep(tail.key, bytearray().join(piece.data.views()))
         return replace(manifest, tail=tail, litter=True, modified=plugin.utcnow())
 
     async def _keep(self) -> None:

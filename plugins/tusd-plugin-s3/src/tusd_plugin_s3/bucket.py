@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # the stubs are no dependency
 __all__ = ["Bucket", "Changed", "Data", "Found", "Gone", "Listed", "Missing", "Part", "Parts", "Stat"]
 
 T = TypeVar("T")
-Data = bytes | bytearray | BinaryIO
+Data = bytes | bytearray | plugin.Blocks | BinaryIO
 Parts = list[Part]  # inside the class `list` is a method
 
 _CHUNK = 1 << 20
@@ -142,7 +142,11 @@ class Bucket:
         `headers.carried` returns. Raises `Changed`: not when what is there is what was to be written, because then an answer was lost."""
         conditions = self._conditions(match, absent)
         arguments = {**self._always, **(carries or {}), **conditions}
-        pool = self.calling.small if isinstance(data, bytes | bytearray) and len(data) < _CHUNK else self.calling.bodies
+        pool = (
+            self.calling.small
+            if isinstance(data, bytes | bytearray | plugin.Blocks) and len(data) < _CHUNK
+            else self.calling.bodies
+        )
         for attempt in range(1, _CONFLICTS + 1):
             work = partial(self._put, key, data, arguments)
             try:
@@ -280,7 +284,7 @@ class Bucket:
         return _etag(self.client.upload_part(Bucket=self.name, Key=key, UploadId=multipart, PartNumber=number, **body))
 
     def _body(self, data: Data) -> dict[str, Any]:
-        # A bytearray goes to the socket as it is. Of bytes the SDK would make a file, announce it by Expect: 100-continue and read it in small pieces.
+        # A bytearray goes to the socket as it is. Of bytes the SDK would make a file, and read it in small pieces.
         body = bytearray(data) if isinstance(data, bytes) else data
         if not isinstance(body, bytearray):
             body.seek(0)
@@ -366,10 +370,13 @@ def _slice(data: Data, start: int, stop: int) -> bytes:
     if isinstance(data, bytes | bytearray):
         return bytes(data[start:stop])
     data.seek(start)
-    return data.read(stop - start)
+    found = bytearray()
+    while len(found) < stop - start and (chunk := data.read(stop - start - len(found))):
+        found += chunk  # blocks return more than that
+    return bytes(found[: stop - start])
 
 
-def _md5(data: bytearray | BinaryIO) -> bytes:
+def _md5(data: bytearray | plugin.Blocks | BinaryIO) -> bytes:
     digest = hashlib.md5(usedforsecurity=False)
     if isinstance(data, bytearray):
         digest.update(data)

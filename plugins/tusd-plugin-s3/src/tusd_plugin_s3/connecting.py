@@ -14,6 +14,7 @@ import boto3.session
 import urllib3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, NoCredentialsError
+from botocore.handlers import add_expect_header
 
 from tusd import plugin
 
@@ -86,7 +87,7 @@ def _client(session: boto3.session.Session, options: Options) -> S3Client:
         more["proxies"] = {"http": options.proxy, "https": options.proxy}
     # AWS_REGION is what containers of AWS and Go's SDK have; this SDK looks at AWS_DEFAULT_REGION alone.
     region = options.region or os.environ.get("AWS_REGION") or session.region_name or options.rules.region
-    return session.client(
+    client = session.client(
         "s3",
         region_name=region,
         endpoint_url=options.where,
@@ -108,3 +109,7 @@ def _client(session: boto3.session.Session, options: Options) -> S3Client:
             **more,
         ),
     )
+    # Of everything that is no bytearray the SDK would ask first whether it may be sent (Expect: 100-continue), and wait a second for servers
+    # that do not answer that.
+    client.meta.events.unregister("before-call.s3", add_expect_header)
+    return client

@@ -28,7 +28,8 @@ class Tails:
     """Bytes of tails that were written lately, by key: they are asked for by the next request of the same client."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
+        """Bytes of all of them together at most."""
         self._size = 0
         self._kept: OrderedDict[str, bytearray] = OrderedDict()
 
@@ -36,7 +37,7 @@ class Tails:
         """Remember them; those kept longest make room."""
         self._kept[key] = data
         self._size += len(data)
-        while self._size > self._limit:
+        while self._size > self.limit:
             _, dropped = self._kept.popitem(last=False)
             self._size -= len(dropped)
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from tusd import plugin
 from tusd.plugin import Final
 
+from . import go
 from .bucket import Changed, Data, Gone, Missing, Part
 from .context import Context
 from .manifest import Manifest, Tail, counted, with_counted
@@ -106,8 +107,12 @@ class Sealing:
     async def tails(self) -> list[str]:
         """Tails that are found, this upload's alone."""
         keys, upload_id = self._context.keys, self._record.info.id
-        listed = self._context.bucket.list(keys.tails(upload_id))
-        return [found.key async for found in listed if keys.begin(upload_id, found.key) is not None]
+        named = go.split(upload_id)
+        found = [keys.go_tail(named[0])] if named is not None and self._record.key == keys.info(named[0]) else []
+        async for listed in self._context.bucket.list(keys.tails(upload_id)):
+            if keys.begin(upload_id, listed.key) is not None:
+                found.append(listed.key)
+        return found
 
     def exhausted(self) -> plugin.TusError:
         """There is no part number any more."""

@@ -55,21 +55,30 @@ class Sizes:
     def cut(self, begin: int, length: int | None, number: int, uniform: int | None = None) -> Cut:
         """How to cut the piece that begins at the offset `begin` and may become part `number`, up to `numbers`."""
         if uniform is not None:
-            return Cut(uniform, uniform, uniform)
-        usual = min(self.preferred, self.held)
-        if length is None:
+            floor = target = short = uniform
+        elif length is None:
             # As if the parts before had been as large: so that the last one ends behind the largest object.
-            grown = max(self.least, min(_ceil(number * 2 * self.object, self.numbers**2), self.largest, self.held))
-            return Cut(grown, max(usual, grown), min(grown, self._short(number, usual)))
-        following, left = self.numbers - number, length - begin
-        needed = max(self.least, _ceil(left, following + 1))
-        enough = following * usual >= left - self.least
-        return Cut(needed, max(usual, needed), self.least if enough else needed)
+            floor = max(self.least, min(_ceil(number * 2 * self.object, self.numbers**2), self.largest, self.held))
+            target, short = max(self._usual, floor), min(floor, self._short(number))
+        else:
+            following, left = self.numbers - number, length - begin
+            floor = max(self.least, _ceil(left, following + 1))
+            target = max(self._usual, floor)
+            short = self.least if following * self._usual >= left - self.least else floor
+        if length is not None:
+            # No memory for bytes that cannot come. One more than can: such a piece ends with its body, and is never taken for full before.
+            most = length - begin + 1
+            floor, target = min(floor, most), min(target, most)
+        return Cut(floor, target, short)
 
-    def _short(self, number: int, usual: int) -> int:
+    @property
+    def _usual(self) -> int:
+        return min(self.preferred, self.held)
+
+    def _short(self, number: int) -> int:
         """While half of the numbers are left any part will do; then short ones grow up to the usual size."""
         half = self.numbers // 2
-        return max(self.least, usual * (number - half) // (self.numbers - half))
+        return max(self.least, self._usual * (number - half) // (self.numbers - half))
 
     def check(self, length: int | None) -> str | None:
         """Why an upload of this length cannot be stored, and what helps; None: it can."""
