@@ -18,7 +18,8 @@ from botocore.handlers import add_expect_header
 
 from tusd import plugin
 
-from .bucket import DOWNLOAD_THREADS, SMALL_THREADS, Bucket
+from .bucket import Bucket
+from .calling import DOWNLOAD_THREADS, SMALL_THREADS
 from .cures import explain
 from .options import Options
 from .trial import try_out
