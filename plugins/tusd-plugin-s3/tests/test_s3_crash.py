@@ -365,6 +365,8 @@ LATE = {
     "the last byte": Late((20, 31), late_append(1)),
     "a whole body": Late((22,), late_append(33, whole=True)),
     "a whole body that is broken": Late((22,), late_append(33, whole=True, intact=False)),
+    "a small upload": Late((), late_append(7), 7),
+    "the rest of a small upload": Late((3,), late_append(4), 7),
     "notes": Late((22,), late_save(notes={"late": "yes"})),
     "the length": Late((22,), late_save(length=22), None),
     "the length of a tail": Late((3,), late_save(length=3), None),
@@ -420,6 +422,7 @@ async def held(bucket: MemoryBucket, nth: int, how: How, late: Late, following: 
         start = upload.info.offset
         await upload.append(FakeBody(DATA[start : start + size]))
     await store.close()
+    total = SIZE if late.length is None else late.length
     told = upload.info.offset
     bucket.calls.clear()
     bucket.nth, bucket.how = nth, how
@@ -439,10 +442,10 @@ async def held(bucket: MemoryBucket, nth: int, how: How, late: Late, following: 
     next_holder: Any = await elsewhere.open(ID, FakeLease(2))
     start = next_holder.info.offset
     assert told <= start
-    data = DATA[:start] + OTHER[start:]
+    data = DATA[:start] + OTHER[start:total]
     if next_holder.info.state is not State.COMPLETE:
         await next_holder.append(FakeBody(data[start : start + following], piece=4))
-        assert next_holder.info.offset == min(SIZE, start + following)
+        assert next_holder.info.offset == min(total, start + following)
     told = next_holder.info.offset
     complete = next_holder.info.state is State.COMPLETE
     bucket.release.set()
