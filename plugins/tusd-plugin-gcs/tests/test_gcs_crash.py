@@ -114,6 +114,9 @@ async def test_whatever_request_fails(place: Place, scenario: Scenario, mode: Mo
                     )
                 await settled(store)
             try:
+                if scenario is verified and client.safe:
+                    found = (await store.open(client.upload_id, FakeLease(2))).info.offset
+                    assert found in (10, len(DATA)), "a part of a body counts that counts as a whole"
                 await _go_on(client)
                 await _leaves_nothing(place, client)
             except Exception as error:
@@ -152,6 +155,21 @@ async def _leaves_nothing(place: Place, client: Client) -> None:
     await settled(client.store)
     await (await client.opened()).terminate()
     assert place.names(client.upload_id) == []
+
+
+async def test_of_a_body_of_several_pieces_that_is_not_what_its_checksum_says_nothing_is_left(place: Place) -> None:
+    async with place.store() as store:
+        client = Client(store, UploadId("upload"))
+        await store.create(new_info(len(DATA), id=client.upload_id), None)
+        await client.send(await client.opened(), 10)
+        before = place.names()
+        for broken in (FakeBody(DATA[10:], whole=True, intact=False), FakeBody(DATA[10:], whole=True, stop_at=600 * KIB)):
+            upload = await client.opened()
+            assert await upload.append(broken) == 0
+            await settled(store)
+            assert (await client.opened()).info.offset == upload.info.offset == 10
+            assert place.names() == before
+        await _go_on(client)
 
 
 @pytest.mark.parametrize("mode", MODES)
