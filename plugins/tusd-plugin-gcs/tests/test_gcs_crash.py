@@ -269,6 +269,34 @@ async def test_answers_that_are_lost_are_recognised_when_the_request_is_tried_ag
         await _leaves_nothing(place, client)
 
 
+async def test_a_request_that_is_cancelled_keeps_the_pieces_that_have_arrived(place: Place) -> None:
+    async with place.store() as store:
+        client = Client(store, UploadId("upload"))
+        await store.create(new_info(len(DATA), id=client.upload_id), None)
+        upload = await client.opened()
+        body = FakeBody(DATA, hang_at=600 * KIB)
+        work = asyncio.create_task(upload.append(body))
+        await body.hung(work)
+        work.cancel()
+        await asyncio.wait([work])
+        assert work.cancelled()
+        assert upload.info.offset == (await store.info(client.upload_id)).offset == 512 * KIB
+        client.told(upload)
+        await _go_on(client)
+
+
+async def test_pieces_before_one_that_fails_are_kept(place: Place) -> None:
+    async with place.store(concurrency=1) as store:
+        client = Client(store, UploadId("upload"))
+        await store.create(new_info(len(DATA), id=client.upload_id), None)
+        upload = await client.opened()
+        with breaking(3, "before"), pytest.raises(StorageUnavailable):
+            await upload.append(FakeBody(DATA))
+        assert upload.info.offset == (await store.info(client.upload_id)).offset == 512 * KIB
+        client.told(upload)
+        await _go_on(client)
+
+
 # --- holders that are not dead
 
 
