@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote
@@ -12,7 +11,6 @@ from urllib.parse import quote
 UNSIGNED = "UNSIGNED-PAYLOAD"
 """Instead of the payload's SHA-256: it is not signed."""
 _ALGORITHM = "AWS4-HMAC-SHA256"
-_SPACES = re.compile(r"\s+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +59,7 @@ class Signer:
             sent["x-amz-security-token"] = keys.token
         names = sorted(sent)
         listed = ";".join(names)
-        lines = "".join(f"{name}:{_SPACES.sub(' ', sent[name].strip())}\n" for name in names)
+        lines = "".join(f"{name}:{' '.join(sent[name].split())}\n" for name in names)
         request = f"{method}\n{path}\n{query}\n{lines}\n{listed}\n{payload}"
         scope = f"{moment[:8]}/{self._scope}"
         text = f"{_ALGORITHM}\n{moment}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
