@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -127,9 +128,13 @@ async def test_servers_see_no_difference(s3_bucket: S3Bucket) -> None:
         assert sorted([one.key async for one in bucket.list("q/")]) == sorted("q/" + key for key in KEYS)
 
 
-async def test_a_wrong_secret_is_refused_as_by_the_sdk(ceph_bucket: S3Bucket, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_wrong_secret_is_noticed(ceph_bucket: S3Bucket) -> None:
     server = ceph_bucket.server
-    more = {"bucket": ceph_bucket.name, "access_key_id": server.access_key, "secret_access_key": server.secret_key}
+    more: dict[str, Any] = {
+        "access_key_id": server.access_key,
+        "secret_access_key": server.secret_key,
+        "bucket": ceph_bucket.name,
+    }
     async with ready(server.endpoint, region=server.region, **more) as (bucket, by_sdk):
         assert bucket.quick is not None
         bucket.quick._credentials = lambda: Keys(server.access_key, "wrong")
@@ -351,8 +356,6 @@ async def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def quick_to(fake: FakeS3, credentials: Callable[[], Keys], bundle: str | None = None) -> Quick:
     """A client of its own."""
-    import ssl
-
     tls = True if bundle is None else ssl.create_default_context(cafile=bundle)
     host = fake.endpoint.partition("//")[2]
     return Quick(Place(fake.endpoint, host, "/bucket/", "us-east-1"), credentials, tls, 5, 5)
@@ -371,7 +374,7 @@ async def test_credentials_are_renewed_in_a_thread(fake: FakeS3, monkeypatch: py
 
     def credentials() -> Keys:
         frozen = provider.get_frozen_credentials()
-        return Keys(frozen.access_key, frozen.secret_key, frozen.token)
+        return Keys(frozen.access_key or "", frozen.secret_key or "", frozen.token)
 
     threads.clear()
     ours = quick_to(fake, credentials)

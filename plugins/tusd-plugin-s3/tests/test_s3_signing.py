@@ -22,7 +22,7 @@ from tusd import plugin
 from tusd_plugin_s3 import connecting
 from tusd_plugin_s3.headers import carried
 from tusd_plugin_s3.options import Options
-from tusd_plugin_s3.quick import headers_of
+from tusd_plugin_s3.quick import headers_of, place_of
 from tusd_plugin_s3.signing import UNSIGNED, Keys, Signer, path_of, query_of
 
 KEYS: dict[str, Any] = {"access_key_id": "AK/ID", "secret_access_key": "sec/ret+"}
@@ -87,18 +87,23 @@ def made(**given: Any) -> Options:
     return Options.model_validate({"bucket": "uploads", **given})
 
 
+BODY: Any = bytearray(b"x")
+
+
 class Sent:
     """A client whose requests are kept instead of sent."""
 
     def __init__(self, options: Options) -> None:
         self.client, _ = read_once(connecting.make_client)(options)
-        self.client.meta.events.register("before-send.s3", self._keep)
+        keep: Any = self._keep
+        self.client.meta.events.register("before-send.s3", keep)
         self.last: Any = None
 
     def _keep(self, request: Any, **_: Any) -> AWSResponse:
         self.last = request
         raw: Any = SimpleNamespace(stream=lambda: [])
-        return AWSResponse(request.url, 200, {"ETag": '"e"'}, raw)
+        headers: Any = {"ETag": '"e"'}
+        return AWSResponse(request.url, 200, headers, raw)
 
 
 @pytest.fixture
@@ -142,7 +147,7 @@ def test_requests_go_where_the_sdk_sends_them(sending: Callable[[Options], Sent]
     place = connecting.place(sent.client, options)
     assert place is not None
     for key in ("a", "ü +~/%2F//..k?#&=", "/a", "k" * 300):
-        sent.client.put_object(Bucket=options.bucket, Key=key, Body=bytearray(b"x"))
+        sent.client.put_object(Bucket=options.bucket, Key=key, Body=BODY)
         assert place.origin + place.path + path_of(key) == sent.last.url
         scope = sent.last.headers["Authorization"].decode().split(",")[0].split("/")
         assert scope[-4:] == [scope[-4], place.region, "s3", "aws4_request"] and scope[-5:-3][1].isdecimal()
@@ -174,7 +179,7 @@ def test_proxies_of_the_environment(sending: Callable[[Options], Sent], monkeypa
 def test_other_signatures_are_not_ours(sending: Callable[[Options], Sent]) -> None:
     options = made(**KEYS)
     url = sending(options).client.generate_presigned_url("put_object", Params={"Bucket": "uploads", "Key": "k"})
-    assert connecting.place_of(url, "k") is not None
+    assert place_of(url, "k") is not None
     for changed in (
         url.replace("AWS4-HMAC-SHA256", "AWS4-ECDSA-P256-SHA256"),
         url.replace("%2Fs3%2F", "%2Fs3express%2F"),
@@ -183,7 +188,7 @@ def test_other_signatures_are_not_ours(sending: Callable[[Options], Sent]) -> No
         url.replace("/k?", "/l?"),
         "https://uploads.example.com/k?Signature=x&AWSAccessKeyId=y",
     ):
-        assert changed != url and connecting.place_of(changed, "k") is None
+        assert changed != url and place_of(changed, "k") is None
 
 
 FULL: dict[str, Any] = {
@@ -216,12 +221,12 @@ def clients() -> Iterator[list[tuple[Options, Sent]]]:
 def test_objects_carry_what_they_carry_by_the_sdk(
     clients: list[tuple[Options, Sent]], metadata: dict[str, bytes], condition: dict[str, str]
 ) -> None:
-    info = plugin.UploadInfo(id=plugin.UploadId("i"), length=None, metadata=metadata)
+    info = plugin.UploadInfo(id=plugin.UploadId("i"), length=None, metadata=plugin.Metadata(metadata))
     for options, sent in clients:
         arguments = {**carried(info, options), **condition}
         ours = headers_of(arguments)
         assert ours is not None
-        sent.client.put_object(Bucket="uploads", Key="k", Body=bytearray(b"x"), **arguments)
+        sent.client.put_object(Bucket="uploads", Key="k", Body=BODY, **arguments)
         theirs = {name.lower(): value if isinstance(value, str) else value.decode() for name, value in sent.last.headers.items()}
         sdk = {name for name in theirs if name.startswith("amz-sdk-")} | OTHERS | {"x-amz-content-sha256"}
         assert ours == {name: value for name, value in theirs.items() if name not in sdk}

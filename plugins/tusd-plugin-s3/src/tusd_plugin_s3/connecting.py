@@ -46,9 +46,7 @@ async def connect(options: Options, worker: plugin.Worker) -> AsyncIterator[Buck
     bucket = Bucket(client, options, worker.metrics, worker.logger)
     try:
         await try_out(bucket, options, origin, worker.logger)
-        bucket.quick = await _quick(
-            client, session, options
-        )  # after the trial, which wants to know all that the SDK knows of errors
+        bucket.quick = await _quick(client, session, options)  # not before: the trial tells errors as the SDK has them
         yield bucket
     finally:
         await bucket.close()
@@ -136,6 +134,8 @@ def place(client: S3Client, options: Options) -> Place | None:
 
 
 async def _quick(client: S3Client, session: botocore.session.Session, options: Options) -> Quick | None:
+    """With the credentials and certificates of the client."""
+
     def found() -> tuple[Place | None, Any, ssl.SSLContext | bool]:
         if options.access_key_id is not None and options.secret_access_key is not None:
             token = options.session_token
@@ -150,7 +150,10 @@ async def _quick(client: S3Client, session: botocore.session.Session, options: O
         bundle: Any = options.ca_bundle or session.get_config_variable("ca_bundle") or get_cert_path(True)
         return there, credentials, ssl.create_default_context(cafile=bundle)
 
-    where, credentials, tls = await plugin.in_thread(found)
+    try:
+        where, credentials, tls = await plugin.in_thread(found)
+    except (BotoCoreError, OSError):  # what the SDK got along without, or got meanwhile
+        return None
 
     def keys() -> Keys:
         frozen = credentials.get_frozen_credentials()
