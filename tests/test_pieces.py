@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tusd.blocks import BLOCK, Blocks
 from tusd.errors import LeaseLost
 from tusd.pieces import Cutter, Memory, Piece, Sending
 from tusd.testing.bodies import FakeBody, pattern
@@ -38,6 +39,14 @@ class FedBody(FakeBody):
     async def _fed(self) -> AsyncIterator[bytes]:
         while data := await self._queue.get():
             yield data
+
+
+def filled_with_zeros(memory: Memory, blocks: int) -> list[Blocks]:
+    """All spare blocks, and more, in use by somebody else."""
+    known = [Blocks(memory.spare) for _ in range(blocks)]
+    for one in known:
+        one.add(bytes(BLOCK))
+    return known
 
 
 async def soon() -> None:
@@ -120,6 +129,77 @@ async def test_a_stalled_body_gives_up_what_others_wait_for() -> None:
         stalled.end()
         assert await cutter.next(1 << 20, 4 << 20) is None
     assert memory.used == 0
+
+
+@pytest.mark.parametrize("short", [0, 3, 1 << 19])
+async def test_what_comes_after_a_piece_was_given_up_is_in_the_next_one(short: int) -> None:
+    """The reading into the last block of the piece was under way, and nobody uses the block before it has ended."""
+    memory, stalled, data = Memory(8 << 20), FedBody(), pattern(1, 4 << 20)
+    at = (3 << 20) - short
+    async with Cutter(stalled, memory) as cutter:
+        waiting = asyncio.create_task(cutter.next(1 << 20, 8 << 20))
+        stalled.feed(data[:at])
+        await soon()
+        other = asyncio.create_task(memory.reserve(6 << 20))
+        first = await asyncio.wait_for(waiting, 5)
+        assert first is not None and first.size == at and bytes_of(first) == data[:at]
+        first.release()
+        await asyncio.wait_for(other, 5)
+        assert memory.used == 6 << 20
+        known = filled_with_zeros(memory, 6)
+        waiting = asyncio.create_task(cutter.next(1 << 20, 8 << 20))
+        stalled.feed(data[at : at + 5])
+        await soon()
+        stalled.feed(data[at + 5 :])
+        stalled.end()
+        second = await asyncio.wait_for(waiting, 5)
+        assert second is not None and (bytes_of(second), second.last) == (data[at:], True)
+        second.release()
+        assert all(not any(view) for blocks in known for view in blocks.views()), "a block was written to that is somebody else's"
+    memory.release(6 << 20)
+    assert memory.used == 0
+
+
+async def test_a_body_that_grows_to_its_floor_while_others_wait_is_handed_over() -> None:
+    memory, stalled = Memory(3 << 20), FedBody()
+    async with Cutter(stalled, memory) as cutter:
+        waiting = asyncio.create_task(cutter.next(2 << 20, 3 << 20))
+        stalled.feed(bytes(1 << 20))
+        await soon()
+        other = asyncio.create_task(memory.reserve(2 << 20))
+        await soon()
+        assert not waiting.done() and not other.done()
+        stalled.feed(bytes(1 << 20))
+        piece = await asyncio.wait_for(waiting, 5)
+        assert piece is not None and piece.size == 2 << 20
+        piece.release()
+        await asyncio.wait_for(other, 5)
+    memory.release(2 << 20)
+    assert memory.used == 0
+
+
+@pytest.mark.parametrize("cuts", [1, 2])
+async def test_all_blocks_are_used_again(cuts: int) -> None:
+    memory = Memory(16 << 20)
+    for _ in range(3):
+        async with Cutter(FakeBody(pattern(1, 8 << 20), piece=100_000), memory) as cutter:
+            assert len(await all_pieces(cutter, 1 << 20, (8 << 20) // cuts)) == cuts
+        assert len(memory.spare) == 8 // cuts
+
+
+async def test_a_block_that_is_still_read_into_is_nobody_elses_after_a_cancellation() -> None:
+    memory, stalled = Memory(16 << 20), FedBody()
+    async with Cutter(stalled, memory) as cutter:
+        waiting = asyncio.create_task(cutter.next(1 << 20, 8 << 20))
+        stalled.feed(bytes((1 << 20) + 5))
+        await soon()
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert memory.used == 0 and len(memory.spare) == 1
+        known = filled_with_zeros(memory, 3)
+        stalled.feed(b"x" * 100)
+        await soon()
+        assert all(not any(view) for blocks in known for view in blocks.views())
 
 
 async def test_one_below_its_floor_keeps_what_it_has() -> None:
@@ -207,6 +287,35 @@ async def test_a_cancelled_one_keeps_no_memory(hang_at: int) -> None:
     task.cancel()
     await asyncio.wait([task], timeout=5)
     assert task.cancelled() and memory.used == 0 and not memory.fillings
+
+
+async def test_a_waiter_that_is_cancelled_is_so_though_memory_comes_free_before_it_runs() -> None:
+    memory = Memory(10)
+    await memory.reserve(10)
+    waiting = asyncio.create_task(memory.reserve(9))
+    await soon()
+    waiting.cancel()
+    memory.release(10)
+    await asyncio.wait([waiting])
+    assert waiting.cancelled() and memory.used == 0
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_one_that_is_cancelled_while_its_piece_is_handed_over_keeps_no_memory(steps: int) -> None:
+    memory, body = Memory(100), FedBody()
+    async with Cutter(body, memory) as cutter:
+        waiting = asyncio.create_task(cutter.next(5, 10))
+        await soon()
+        body.feed(bytes(8))
+        await soon()
+        cutter._hand_over(False)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        if not waiting.cancelled() and (piece := waiting.result()) is not None:
+            piece.release()
+    assert memory.used == 0 and not memory.fillings
 
 
 # --- sending

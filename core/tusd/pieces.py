@@ -33,6 +33,9 @@ from .storage import Body
 
 T = TypeVar("T")
 
+_SPILLED = 256 << 10
+"""Bytes that are read at once when they go to a file: each upload that waits for its client holds so many."""
+
 
 class Memory:
     """The bytes of bodies that one worker may hold."""
@@ -64,7 +67,7 @@ class Memory:
         except asyncio.CancelledError:
             if granted.done() and not granted.cancelled():
                 self.release(n)
-            else:
+            elif entry in self._waiting:  # else `_grant` has been here since
                 self._waiting.remove(entry)
                 self._tell()
                 self._grant()
@@ -174,6 +177,19 @@ class _Filling:
             self.granted += step
         return self.granted
 
+    def room(self) -> memoryview:
+        """Where the next bytes may be read into; empty where memory is short. `filled` says how many came."""
+        assert isinstance(self.data, Blocks)
+        room = min(self._grown(BLOCK - self.size % BLOCK), self.target) - self.size
+        return self.data.room()[:room] if room > 0 else memoryview(b"")
+
+    def filled(self, n: int) -> None:
+        assert isinstance(self.data, Blocks)
+        self.data.filled(n)
+        self.size += n
+        if self.memory is not None and self.memory.short:
+            self.press()
+
     def _add(self, chunk: memoryview) -> None:
         if isinstance(self.data, Blocks):
             self.data.add(chunk)
@@ -218,6 +234,8 @@ class Cutter:
         self._ready: asyncio.Future[Piece] | None = None
         self._begun = asyncio.Event()
         """A first byte of the body is here, or its end."""
+        self._buffer: bytearray | None = None
+        """For bytes on their way to a file."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -280,7 +298,12 @@ class Cutter:
             filling.memory.fillings.add(filling)
         self._wanted.set()
         both: set[asyncio.Future[Any]] = {ready, pump}
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        except BaseException:
+            if ready.done():  # handed over at the same moment, and nobody takes it
+                ready.result().release()
+            raise
         self._ready = self._filling = None
         if ready.done():
             return ready.result()
@@ -297,18 +320,48 @@ class Cutter:
 
     async def _read(self) -> None:
         """Read the body into whatever piece is to be filled."""
-        async for piece in self._body:
+        first, more = memoryview(bytearray(1)), True
+        while more:
+            more, came = await self._read_into(first, None)
             self._begun.set()
-            chunk = memoryview(piece)
-            while chunk:
-                filling = await self._to_fill()
-                if filling.full or len(rest := filling.take(chunk)) == len(chunk):
-                    self._hand_over(False)
-                else:
-                    chunk = rest
-        self._begun.set()
+            await self._place(came)
+            while more and (filling := self._filling) is not None and (room := self._room_of(filling)):
+                more, came = await self._read_into(room, filling if isinstance(filling.data, Blocks) else None)
+                del filling, room  # no view of a block is kept while the next byte is waited for
+                await self._place(came)
+                came.release()
         if self._filling is not None and self._filling.size:
             self._hand_over(True)
+
+    async def _read_into(self, room: memoryview, filling: _Filling | None) -> tuple[bool, memoryview]:
+        """Whether more may come, and what came beyond `filling`, which `room` is a part of. When somebody waits for memory it is handed over
+        meanwhile. The reading goes on all the same, in a block that is not used again before it ends."""
+        own = size = 0
+
+        def filled(n: int) -> None:
+            nonlocal own, size
+            size += n
+            if filling is not None and self._filling is filling:
+                own += n
+                filling.filled(n)
+
+        more = await self._body.read_into(room, filled)
+        return more, room[own:size]
+
+    def _room_of(self, filling: _Filling) -> memoryview:
+        """Where to read what `filling` gets: itself, or what is then written to its file."""
+        if isinstance(filling.data, Blocks):
+            return filling.room()
+        self._buffer = self._buffer or bytearray(_SPILLED)
+        return memoryview(self._buffer)[: max(0, filling.target - filling.size)]
+
+    async def _place(self, chunk: memoryview) -> None:
+        while chunk:
+            filling = await self._to_fill()
+            if filling.full or len(rest := filling.take(chunk)) == len(chunk):
+                self._hand_over(False)
+            else:
+                chunk = rest
 
     async def _to_fill(self) -> _Filling:
         while self._filling is None:

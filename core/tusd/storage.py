@@ -24,7 +24,7 @@ class Body(Protocol):
 
     A body ENDS EARLY on whatever happens to the client or to the limits of the request: stores keep what arrived and know
     nothing of networks. It raises one thing only, `LeaseLost`; then nothing more may be written.
-    Use one of `__aiter__` and `write_to`, once.
+    Use one of `__aiter__` and `write_to`, once, or `read_into` until it returns False.
     """
 
     whole: bool
@@ -39,6 +39,13 @@ class Body(Protocol):
 
         `written(n)` is called from time to time: all before the file's offset `n` is written. A store to which this makes bytes safe
         passes `body.saved`, if its file's offsets are the upload's. Returns the number of bytes written. Raises `OSError` as `os.pwrite` does; what was written before it stays."""
+        ...
+
+    async def read_into(self, buffer: memoryview, filled: Callable[[int], None]) -> bool:
+        """Fill a buffer with what comes next, the fastest way there is. False: that was all; True: at least a byte came, and more may come.
+
+        `filled(n)` is called whenever `n` more bytes are there, in order, the lease having been checked. More of the buffer may be overwritten, and all
+        of it until this returns or raises, also when it is cancelled."""
         ...
 
     async def intact(self) -> bool:

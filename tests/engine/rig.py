@@ -110,6 +110,17 @@ class FakeSource:
             written += os.pwrite(fd, piece, offset + written)
         return written
 
+    async def read_into(self, buffer: memoryview, seen: Observer) -> int:
+        at = 0
+        while at < len(buffer) and (piece := await self.read()):
+            n = min(len(piece), len(buffer) - at)
+            if n < len(piece):
+                self._pieces.insert(0, piece[n:])
+            buffer[at : at + n] = piece[:n]
+            seen(buffer[at : at + n])
+            at += n
+        return at
+
     def stop(self, error: TusError) -> None:
         """Ends it even when all has been read: what it says after its end must not count."""
         self.failure = self.failure or error

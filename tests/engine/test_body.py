@@ -13,7 +13,7 @@ import pytest
 from tests.engine.rig import FakeSource
 
 from tusd.engine.body import AppendBody, Empty, new_hash
-from tusd.errors import LeaseLost, UnexpectedEof, UploadInterrupted, UploadSizeExceeded
+from tusd.errors import LeaseLost, QuotaExceeded, UnexpectedEof, UploadInterrupted, UploadSizeExceeded
 from tusd.limiting import Allowance
 from tusd.protocol.messages import Algorithm, BodyPlan, Checksum
 from tusd.testing.bodies import FakeLease
@@ -56,12 +56,21 @@ def body(
 async def take(it: AppendBody, way: str, fd: int) -> bytes:
     if way == "pieces":
         return b"".join([piece async for piece in it])
+    if way == "read_into":
+        found, more = b"", True
+        while more:
+            buffer, sizes = bytearray(2), list[int]()
+            more = await it.read_into(memoryview(buffer), sizes.append)
+            found += buffer[: sum(sizes)]
+            assert sizes or not more
+        assert not await it.read_into(memoryview(buffer), sizes.append)
+        return found
     written = await it.write_to(fd, 3)
     assert os.fstat(fd).st_size == (3 + written if written else 0)
     return os.pread(fd, written + 1, 3)
 
 
-ways = pytest.mark.parametrize("way", ["pieces", "write_to"])
+ways = pytest.mark.parametrize("way", ["pieces", "write_to", "read_into"])
 
 
 @ways
@@ -156,6 +165,35 @@ async def test_the_empty_source(fd: int) -> None:
     empty = Empty()
     empty.stop(UploadInterrupted())
     assert (await empty.read(), await empty.write_to(fd, 0, 9, print), empty.failure) == (b"", 0, None)
+    assert await empty.read_into(memoryview(bytearray(9)), print) == 0
+
+
+@ways
+@pytest.mark.parametrize("paced", [False, True])
+@pytest.mark.parametrize(
+    ("pieces", "left", "stored", "refused"),
+    [((b"01", b"23"), 4, b"0123", False), ((b"01", b"23"), 3, b"012", True), ((b"01",), 0, b"", True), ((), 0, b"", False)],
+)
+async def test_no_more_than_was_granted(
+    way: str,
+    fd: int,
+    monkeypatch: pytest.MonkeyPatch,
+    pieces: tuple[bytes, ...],
+    left: int,
+    stored: bytes,
+    refused: bool,
+    paced: bool,
+) -> None:
+    """A step at a time; what is refused is no failure as long as no byte needs it."""
+    monkeypatch.setattr("tusd.engine.body.RESERVE_STEP", 2)
+
+    async def reserve(n: int) -> None:
+        if n > left:
+            raise QuotaExceeded(short_by=n - left)
+
+    it = AppendBody(FakeSource(*pieces), BodyPlan(None), 100, FakeLease(), [Meter()] if paced else (), reserve=reserve)
+    assert await take(it, way, fd) == stored
+    assert isinstance(it.failure, QuotaExceeded) is refused
 
 
 @pytest.mark.parametrize("paced", [False, True])
@@ -177,7 +215,7 @@ async def test_progress_is_told_of_what_is_written_and_no_more(fd: int, paced: b
     assert len(told) == 4
 
 
-@pytest.mark.parametrize("way", ["pieces", "write_to"])
+@ways
 @pytest.mark.parametrize("keeps_cut", [False, True])
 async def test_a_cut_body_with_a_checksum(fd: int, way: str, keeps_cut: bool) -> None:
     checksum = Checksum("sha256", hashlib.sha256(b"abcdef").digest())
@@ -190,7 +228,7 @@ async def test_a_cut_body_with_a_checksum(fd: int, way: str, keeps_cut: bool) ->
     assert await wrong.intact() is False
 
 
-@pytest.mark.parametrize("way", ["pieces", "write_to"])
+@ways
 async def test_the_digest_of_all_that_was_handed_out(fd: int, way: str) -> None:
     it = AppendBody(FakeSource(b"abc", b"def", b"g"), BodyPlan(None), 6, FakeLease(), digest="sha256")
     await take(it, way, fd)

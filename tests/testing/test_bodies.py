@@ -102,6 +102,29 @@ async def test_writing_to_a_file(tmp_path: Path) -> None:
     assert path.read_bytes() == b"abc" + DATA
 
 
+@pytest.mark.parametrize("size", [1, 7, 30, 1000])
+@pytest.mark.parametrize("stop_at", [0, 45, None])
+async def test_filling_a_buffer(size: int, stop_at: int | None) -> None:
+    body, found, more = FakeBody(DATA, piece=30, stop_at=stop_at), b"", True
+    while more:
+        buffer, sizes = bytearray(size), list[int]()
+        more = await body.read_into(memoryview(buffer), sizes.append)
+        assert sum(sizes) == size or not more
+        found += buffer[: sum(sizes)]
+    assert found == DATA[:stop_at]
+    assert await body.intact() is (stop_at is None)
+
+
+async def test_the_lease_is_checked_before_each_filling() -> None:
+    lease, sizes = FakeLease(), list[int]()
+    body = FakeBody(DATA, lease)
+    assert await body.read_into(memoryview(bytearray(5)), sizes.append)
+    lease.lose()
+    with pytest.raises(LeaseLost):
+        await body.read_into(memoryview(bytearray(5)), sizes.append)
+    assert sizes == [5]
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
 async def test_a_full_disk_raises_what_pwrite_raises() -> None:
     fd = os.open("/dev/full", os.O_WRONLY)

@@ -16,6 +16,8 @@ from ..protocol.messages import Algorithm, BodyPlan
 
 RESERVE_STEP = 64 << 20
 """Bytes of a body of unknown length that limiters are asked for at once."""
+_PACED = 256 << 10
+"""Bytes of a body that is slowed down that are read at once."""
 _GLANCE = 0.05
 """Seconds between looks, while a limiter slows a body down, at whether it has a reason to end."""
 
@@ -35,6 +37,11 @@ class Source(Protocol):
     async def write_to(self, fd: int, offset: int, limit: int, seen: Observer) -> int:
         """Write up to `limit` bytes to a file at `offset` and return how many; `seen` is shown each piece before it is written.
         What came beyond `limit` is not lost: `read` returns it. Raises what `seen` and `os.pwrite` raise."""
+        ...
+
+    async def read_into(self, buffer: memoryview, seen: Observer) -> int:
+        """Fill a buffer and return how many bytes came: fewer than its size at the end, the early one, too. `seen` is shown each piece as soon as
+        it is there; what it raises, this raises."""
         ...
 
     def stop(self, error: TusError) -> None:
@@ -58,6 +65,9 @@ class Empty:
         return b""
 
     async def write_to(self, fd: int, offset: int, limit: int, seen: Observer) -> int:
+        return 0
+
+    async def read_into(self, buffer: memoryview, seen: Observer) -> int:
         return 0
 
     def stop(self, error: TusError) -> None:
@@ -212,6 +222,33 @@ class AppendBody:
         await self._end()
         return size
 
+    async def read_into(self, buffer: memoryview, filled: Callable[[int], None]) -> bool:
+        if self._ended:
+            return False
+        if self._got == self._granted < self._room and (refusal := await self._grant()) is not None:
+            if await self._source.read():
+                self._overflow = refusal
+            await self._end()
+            return False
+        buffer = buffer[: self._granted - self._got]
+
+        def seen(piece: bytes | memoryview) -> None:
+            self._seen(piece)
+            filled(len(piece))
+
+        if self._allowances:
+            buffer = buffer[:_PACED]
+            came = await self._source.read_into(buffer, _nothing)
+            if came:
+                await self._spend(came)
+                seen(buffer[:came])
+        else:
+            came = await self._source.read_into(buffer, seen)
+        if came and came == len(buffer):
+            return True
+        await self._end()
+        return False
+
     async def intact(self) -> bool:
         if not self._ended:
             await self._end()
@@ -247,3 +284,7 @@ class AppendBody:
         if self._size is None and self._overflow is None and self._source.failure is None and await self._source.read():
             self._overflow = UploadSizeExceeded()
         self._ended = True
+
+
+def _nothing(piece: bytes | memoryview) -> None:
+    """Who sees it sees it later."""

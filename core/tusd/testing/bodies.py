@@ -67,6 +67,9 @@ class FakeBody:
         self._lose_at = lose_at
         self._hang_at = hang_at
         self._begun = self._ended = False
+        self._coming: AsyncIterator[bytes] | None = None
+        self._rest = b""
+        """Of a piece that was longer than what `read_into` might fill."""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self._pieces()
@@ -82,6 +85,22 @@ class FakeBody:
                 done += n
                 rest = rest[n:]
         return done
+
+    async def read_into(self, buffer: memoryview, filled: Callable[[int], None]) -> bool:
+        self._coming = self._coming or aiter(self)
+        at = 0
+        while at < len(buffer):
+            if self._rest:
+                self.lease.check()
+            elif not (rest := await anext(self._coming, b"")):
+                return False
+            else:
+                self._rest = rest
+            n = min(len(self._rest), len(buffer) - at)
+            buffer[at : at + n], self._rest = self._rest[:n], self._rest[n:]
+            at += n
+            filled(n)
+        return True
 
     async def intact(self) -> bool:
         assert self._ended, "the store asked body.intact() before it had read the body to its end"
@@ -100,7 +119,7 @@ class FakeBody:
             raise AssertionError(f"append() returned {work.result()} while its body was still coming")
 
     async def _pieces(self) -> AsyncIterator[bytes]:
-        assert not self._begun, "the store read the body twice; use one of `async for` and `write_to`, once"
+        assert not self._begun, "the store read the body twice; use one of `async for`, `write_to` and `read_into`, once"
         self._begun = True
         while True:
             await self._event()

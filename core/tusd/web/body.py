@@ -3,7 +3,7 @@
 Small and chunked bodies are read from aiohttp. A large one is written straight from the socket: while it runs, the connection's
 transport belongs to a small `BufferedProtocol`, so that the kernel fills one shared buffer which goes to `pwrite`; no chunk
 becomes a Python object. It never asks for more than the body has left, so a pipelined next request stays in the kernel, and the
-transport can be handed back at any byte (`lending`).
+transport can be handed back at any byte (`lending`). For stores that gather bytes in memory the kernel fills their buffer instead.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class RequestSource:
         self._expects = request.headers.get("Expect", "").lower() == "100-continue"
         self._ended = False
         self._rest = b""
-        """Of a piece that was longer than what `write_to` might write."""
-        self._direct: _DirectWrite | None = None
+        """Of a piece that was longer than what `write_to` might write or `read_into` fill."""
+        self._direct: _Direct | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._waiting_since = 0.0
         self._rate = None if limits.min_transfer_rate is None else Rate(limits.min_transfer_rate, limits.read_timeout)
@@ -78,6 +78,8 @@ class RequestSource:
         if self._rest:
             rest, self._rest = self._rest, b""
             return rest
+        if self.unshown and not self._content.is_eof():
+            await self._catch_up()
         try:
             piece = self._content.read_nowait(-1)
             if not piece and not self._content.is_eof():
@@ -112,6 +114,40 @@ class RequestSource:
             else:
                 break
         return at - offset
+
+    async def read_into(self, buffer: memoryview, seen: Observer) -> int:
+        """Fill a buffer; the return value says how far."""
+        at = 0
+        while at < len(buffer) and self.failure is None:
+            if self._rest or not self._fills_direct():
+                piece = await self.read()
+                if not piece:
+                    break
+            elif not (piece := self._buffered()):
+                return at + await self._read_direct(buffer[at:], seen)
+            n = min(len(buffer) - at, len(piece))
+            buffer[at : at + n], self._rest = piece[:n], piece[n:]
+            del piece  # a client that stalls now may stay for long
+            seen(buffer[at : at + n])
+            at += n
+        return at
+
+    def _fills_direct(self) -> bool:
+        """Whether the connection is worth lending. Once bytes have gone past aiohttp's stream, all others do: it need not be told of them then."""
+        if self._size is None or self._content.is_eof():
+            return False
+        return self.unshown > 0 or self._size - self._content.total_bytes >= DIRECT_FROM
+
+    async def _read_direct(self, buffer: memoryview, seen: Observer) -> int:
+        if self.failure is not None:
+            return 0
+        left = cast(int, self._size) - self._content.total_bytes - self.unshown
+        room = min(left, len(buffer))
+        sink = _DirectRead(self, self._connection, seen, buffer)
+        await self._lend(sink, left, room)
+        if self.failure is None and self._content.at_eof():
+            self._end()
+        return sink.came
 
     def _goes_direct(self, room: int) -> bool:
         """Whether so much of the body is still to come that lending the connection pays, and the disk takes it at once."""
@@ -159,11 +195,20 @@ class RequestSource:
             return offset
         left = cast(int, self._size) - self._content.total_bytes
         sink = _DirectWrite(self, self._connection, self._writer, fd, offset, seen, self._buffer)
+        await self._lend(sink, left, min(left, end - offset))
+        if self.failure is None and not self._content.is_eof():
+            await self._catch_up()
+        elif self.failure is None and self._content.at_eof():
+            self._end()
+        return sink.offset
+
+    async def _lend(self, sink: _Direct, left: int, room: int) -> None:
+        """Let `sink` have the next `room` bytes of the `left` that the body has still to come, until it or the body ends."""
         try:
-            sink.start(self._content, left, min(left, end - offset))
+            sink.start(self._content, left, room)
         except ConnectionResetError:
             self.failure = UnexpectedEof()
-            return offset
+            return
         self._direct = sink
         self._wait()
         try:
@@ -176,12 +221,10 @@ class RequestSource:
             self.failure = self.failure or UnexpectedEof()
         if sink.error is not None:
             raise sink.error
-        if self.failure is None and not self._content.is_eof():
-            await self._connection.catch_up(self._content, self.unshown)
-            self.unshown = 0
-        elif self.failure is None:
-            self._end()
-        return sink.offset
+
+    async def _catch_up(self) -> None:
+        count, self.unshown = self.unshown, 0
+        await self._connection.catch_up(self._content, count)
 
     def _begin(self) -> None:
         if self._expects:
@@ -229,54 +272,45 @@ class RequestSource:
             self._timer = None
 
 
-class _DirectWrite(asyncio.BufferedProtocol):
-    """Holds the transport while a body goes from the socket to a file."""
+class _Direct(asyncio.BufferedProtocol):
+    """Holds the transport while the kernel fills a buffer with a body."""
 
-    def __init__(
-        self,
-        source: RequestSource,
-        connection: Lender,
-        writer: Writer,
-        fd: int,
-        offset: int,
-        seen: Observer,
-        buffer: memoryview,
-    ) -> None:
-        self.offset = offset
+    def __init__(self, source: RequestSource, connection: Lender, seen: Observer, buffer: memoryview) -> None:
         self.error: BaseException | None = None
         self.lost = False
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._source = source
         self._connection = connection
-        self._writer = writer
-        self._fd = fd
         self._seen = seen
         self._buffer = buffer
         self._holds = False
 
     def start(self, body: StreamReader, left: int, room: int) -> None:
-        """Write the next `room` bytes of the `left` that the body has still to come. Raises `ConnectionResetError`."""
+        """Take the next `room` bytes of the `left` that the body has still to come. Raises `ConnectionResetError`."""
         self._body, self._left, self._room = body, left, room
         self._connection.lend(self)
         self._holds = True
 
+    def take(self, nbytes: int) -> bool:
+        """Do with the bytes what they are for. False: for now no more can be taken."""
+        raise NotImplementedError
+
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer[: self._room]
+        return self._buffer[: self._room] if self._holds else memoryview(bytearray(BUFFER_SIZE))
 
     def buffer_updated(self, nbytes: int) -> None:
         if not self._holds:
             return  # the connection is over: nobody waits for these, and the file may be closed
-        view = self._buffer[:nbytes]
         self._source.came(nbytes)
+        more = False
         try:
-            self._seen(view)
-            self.offset = self._writer.write_now(self._fd, view, self.offset)
+            more = self.take(nbytes)
         except Exception as error:  # handed to whoever waits for `done`
             self.error = error
         self._left -= nbytes
         self._room -= nbytes
         self._source.active()
-        if self.error is not None or not self._room or self._writer.slow:
+        if not more or not self._room:
             self.finish()
         self._source.unshown += self._connection.went_by(self._body, nbytes)
 
@@ -303,3 +337,45 @@ class _DirectWrite(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._connection.borrowed().resume_writing()
+
+
+class _DirectWrite(_Direct):
+    """To a file."""
+
+    def __init__(
+        self,
+        source: RequestSource,
+        connection: Lender,
+        writer: Writer,
+        fd: int,
+        offset: int,
+        seen: Observer,
+        buffer: memoryview,
+    ) -> None:
+        super().__init__(source, connection, seen, buffer)
+        self.offset = offset
+        self._writer = writer
+        self._fd = fd
+
+    def take(self, nbytes: int) -> bool:
+        view = self._buffer[:nbytes]
+        self._seen(view)
+        self.offset = self._writer.write_now(self._fd, view, self.offset)
+        return not self._writer.slow
+
+
+class _DirectRead(_Direct):
+    """Into the caller's buffer."""
+
+    came = 0
+
+    def take(self, nbytes: int) -> bool:
+        self._seen(self._buffer[:nbytes])
+        self._buffer = self._buffer[nbytes:]
+        self.came += nbytes
+        return True
+
+    def finish(self) -> None:
+        """The buffer is the caller's again."""
+        super().finish()
+        self._buffer = memoryview(b"")

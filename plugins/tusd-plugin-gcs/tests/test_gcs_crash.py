@@ -114,6 +114,9 @@ async def test_whatever_request_fails(place: Place, scenario: Scenario, mode: Mo
                     )
                 await settled(store)
             try:
+                if scenario is verified and client.safe:
+                    found = (await store.open(client.upload_id, FakeLease(2))).info.offset
+                    assert found in (10, len(DATA)), "a part of a body counts that counts as a whole"
                 await _go_on(client)
                 await _leaves_nothing(place, client)
             except Exception as error:
@@ -152,6 +155,21 @@ async def _leaves_nothing(place: Place, client: Client) -> None:
     await settled(client.store)
     await (await client.opened()).terminate()
     assert place.names(client.upload_id) == []
+
+
+async def test_of_a_body_of_several_pieces_that_is_not_what_its_checksum_says_nothing_is_left(place: Place) -> None:
+    async with place.store() as store:
+        client = Client(store, UploadId("upload"))
+        await store.create(new_info(len(DATA), id=client.upload_id), None)
+        await client.send(await client.opened(), 10)
+        before = place.names()
+        for broken in (FakeBody(DATA[10:], whole=True, intact=False), FakeBody(DATA[10:], whole=True, stop_at=600 * KIB)):
+            upload = await client.opened()
+            assert await upload.append(broken) == 0
+            await settled(store)
+            assert (await client.opened()).info.offset == upload.info.offset == 10
+            assert place.names() == before
+        await _go_on(client)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -249,6 +267,34 @@ async def test_answers_that_are_lost_are_recognised_when_the_request_is_tried_ag
             await in_requests(client)
         assert len(seen) > 8
         await _leaves_nothing(place, client)
+
+
+async def test_a_request_that_is_cancelled_keeps_the_pieces_that_have_arrived(place: Place) -> None:
+    async with place.store() as store:
+        client = Client(store, UploadId("upload"))
+        await store.create(new_info(len(DATA), id=client.upload_id), None)
+        upload = await client.opened()
+        body = FakeBody(DATA, hang_at=600 * KIB)
+        work = asyncio.create_task(upload.append(body))
+        await body.hung(work)
+        work.cancel()
+        await asyncio.wait([work])
+        assert work.cancelled()
+        assert upload.info.offset == (await store.info(client.upload_id)).offset == 512 * KIB
+        client.told(upload)
+        await _go_on(client)
+
+
+async def test_pieces_before_one_that_fails_are_kept(place: Place) -> None:
+    async with place.store(concurrency=1) as store:
+        client = Client(store, UploadId("upload"))
+        await store.create(new_info(len(DATA), id=client.upload_id), None)
+        upload = await client.opened()
+        with breaking(3, "before"), pytest.raises(StorageUnavailable):
+            await upload.append(FakeBody(DATA))
+        assert upload.info.offset == (await store.info(client.upload_id)).offset == 512 * KIB
+        client.told(upload)
+        await _go_on(client)
 
 
 # --- holders that are not dead

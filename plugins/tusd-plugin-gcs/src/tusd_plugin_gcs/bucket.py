@@ -18,13 +18,13 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from time import monotonic
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from tusd import plugin
 from tusd.plugin import Blocks, in_thread
 
 from . import checksum
-from .cloud import Cloud, Download, Failure, Query, Related, Reply, crc32c, object_path
+from .cloud import Cloud, Data, Download, Failure, Query, Related, Reply, crc32c, object_path
 from .figures import REQUEST_DURATION, REQUEST_ERRORS, RETRIES
 
 T = TypeVar("T")
@@ -138,7 +138,7 @@ class Bucket:
     async def insert(
         self,
         name: str,
-        data: bytes | bytearray | Blocks | BinaryIO,
+        data: Data,
         *,
         match: int,
         about: Mapping[str, Any] | None = None,
@@ -168,7 +168,7 @@ class Bucket:
         except Changed:
             return await self._own(name, lambda stat: stat.metadata.get(_TOKEN) == token)
 
-    async def crc32c(self, data: bytearray | Blocks | BinaryIO) -> int:
+    async def crc32c(self, data: Data) -> int:
         """The CRC32C of a body, which may take a while."""
         return await in_thread(partial(crc32c, data), self._bodies)
 

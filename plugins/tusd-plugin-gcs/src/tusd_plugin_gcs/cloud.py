@@ -28,6 +28,7 @@ from tusd.plugin import Blocks
 
 T = TypeVar("T")
 
+Data = bytes | bytearray | Blocks | BinaryIO
 Query = Mapping[str, str | int | list[str]]
 """What goes behind the ? of a request."""
 PIECE = 1 << 20
@@ -101,7 +102,7 @@ class Reply:
 class Related:
     """The body of an upload of kind `multipart`: what is said of the object, and its bytes. Neither copied nor read as a whole."""
 
-    def __init__(self, about: Mapping[str, Any], data: bytes | bytearray | Blocks | BinaryIO, size: int) -> None:
+    def __init__(self, about: Mapping[str, Any], data: Data, size: int) -> None:
         boundary = "==tusd-gcs-7f9b1c2e5d=="
         self.content_type = f"multipart/related; boundary={boundary}"
         kind = str(about.get("contentType", "application/octet-stream"))
@@ -120,21 +121,19 @@ class Related:
         yield self._tail
 
 
-def slices(data: bytes | bytearray | Blocks | BinaryIO) -> Iterator[bytes | memoryview]:
+def slices(data: Data) -> Iterator[bytes | memoryview]:
     """Bytes in pieces, from their beginning."""
-    if isinstance(data, bytes | bytearray):
-        view = memoryview(data)
-        for start in range(0, len(view), _SLICE):
-            yield view[start : start + _SLICE]
+    if isinstance(data, bytes | bytearray | Blocks):
+        for view in data.views() if isinstance(data, Blocks) else (memoryview(data),):
+            for start in range(0, len(view), _SLICE):
+                yield view[start : start + _SLICE]
         return
     data.seek(0)
     while piece := data.read(_SLICE):
-        view = memoryview(piece)  # of a whole block, where the bytes are in memory
-        for start in range(0, len(view), _SLICE):
-            yield view[start : start + _SLICE]
+        yield piece
 
 
-def crc32c(data: bytes | bytearray | Blocks | BinaryIO) -> int:
+def crc32c(data: Data) -> int:
     """The CRC32C of bytes."""
     crc = 0
     for piece in slices(data):

@@ -1,7 +1,8 @@
 """Every request to the S3 server, as a typed call that does not block the event loop. The one file that uses the SDK's client.
 
-Requests run in threads: those with bodies in as many as `concurrency`, downloads in others, and small requests in others again, so that
-a HEAD never waits behind parts. The SDK retries what may be retried. What its errors say is logged here, once, and goes no further.
+Small requests to single objects are tried by `quick` first. All others, and what it cannot do, run in threads: those with bodies in as many as
+`concurrency`, downloads in others, and small requests in others again, so that a HEAD never waits behind parts. The SDK retries what may be
+retried. What its errors say is logged here, once, and goes no further.
 """
 
 from __future__ import annotations
@@ -11,97 +12,39 @@ import base64
 import hashlib
 import logging
 import random
-import re
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from time import monotonic
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
-from botocore.exceptions import BotoCoreError, ClientError
-from botocore.parsers import ResponseParserError
-from urllib3.exceptions import HTTPError
+from botocore.exceptions import ClientError
 
 from tusd import plugin
 
 from . import figures
+from .answers import Changed, Conflict, Found, Gone, Listed, Missing, Part, Stat, changed, gone, gone_or_missing, missing
+from .calling import BROKEN, Calling, Means
 from .headers import encrypted
 from .options import Options
-from .reasons import code_of, reason_of, status_of
+from .quick import Answer, Quick, Request, Tried, headers_of
+from .reasons import status_of
 
 if TYPE_CHECKING:  # the stubs are no dependency
     from mypy_boto3_s3 import S3Client
 
+__all__ = ["Bucket", "Changed", "Data", "Found", "Gone", "Listed", "Missing", "Part", "Parts", "Stat"]
+
 T = TypeVar("T")
 Data = bytes | bytearray | plugin.Blocks | BinaryIO
-Parts = list["Part"]  # inside the class `list` is a method
+Parts = list[Part]  # inside the class `list` is a method
 
-SMALL_THREADS = 16
-DOWNLOAD_THREADS = 16
 _CHUNK = 1 << 20
 """Bytes of a download that are read at once; and from which on a body is not small."""
 _CONFLICTS = 3
 """How often a write is tried again that another one at the same moment got in the way of."""
-_BROKEN = (BotoCoreError, ResponseParserError, HTTPError)
-"""What the SDK raises besides S3's own errors: no answer, or none that can be understood."""
-_REGION = re.compile(r"/\d{8}/([^/]+)/s3/")
-"""In the signature of a request."""
-_MISSING = {"NoSuchKey", "NotFound", "404"}
-_GONE = {"NoSuchUpload", "NoSuchKey", "404"}
-_FULL = {"QuotaExceeded", "StorageQuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded"}
-
-
-class Missing(Exception):
-    """There is no such key."""
-
-
-class Gone(Exception):
-    """There is no such multipart upload: it was completed or aborted."""
-
-
-class Changed(Exception):
-    """A condition does not hold: somebody else was there before."""
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """An object with its bytes."""
-
-    data: bytes
-    etag: str
-    modified: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Stat:
-    """An object without its bytes."""
-
-    size: int
-    etag: str
-    modified: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A part of a multipart upload."""
-
-    number: int
-    size: int
-    etag: str
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """An object in a listing."""
-
-    key: str
-    size: int
-    etag: str
-    modified: datetime
 
 
 class Bucket:
@@ -115,49 +58,38 @@ class Bucket:
         """Writes with conditions work; without, `match` and `absent` are left out."""
         self.quoted = options.profile_name != "ceph"
         """If-Match takes an ETag in quotes, as it should."""
-        self.silent = False
-        """What fails is not logged: whoever asks tells it."""
-        self.regions: dict[str, None] = {}
-        """The regions that requests were signed for while it was silent: the SDK tries another one when the server says that the first is wrong."""
+        self.quick: Quick | None = None
+        """Asks for small things without the SDK."""
         self.client = client
         self.name = options.bucket
         self._options = options
         self._always = encrypted(options)
-        self._metrics = metrics
-        self._logger = logger
-        self._bodies = ThreadPoolExecutor(options.concurrency, "tusd-s3-body")
-        self._small = ThreadPoolExecutor(SMALL_THREADS, "tusd-s3")
-        self._downloads = ThreadPoolExecutor(DOWNLOAD_THREADS, "tusd-s3-download")
-        self._demand = 0
-        self._sent = threading.local()
-        client.meta.events.register("before-send.s3", self._count)
-        metrics.declare(*figures.ALL)
-        metrics.set(figures.SEMAPHORE_LIMIT, options.concurrency)
+        self.calling = Calling(options, metrics, logger)
+        client.meta.events.register("before-send.s3", self.calling.count)
 
     async def close(self) -> None:
         """Wait for the requests that are on their way."""
 
-        def close() -> None:
-            for pool in (self._bodies, self._small, self._downloads):
-                pool.shutdown()
-            self.client.close()
-
-        await plugin.in_thread(close)
+        if self.quick is not None:
+            await self.quick.close()
+        await plugin.in_thread(self.calling.close)
+        await plugin.in_thread(self.client.close)
 
     # --- objects
 
     async def get(self, key: str, operation: str = "get_object") -> Found:
         """A small object, whole. Raises `Missing`."""
-        got, data = await self._call(operation, key, partial(self._read, key), means=_missing)
+        quick = Request("GET", key), lambda answer: (answer.facts, answer.data)
+        got, data = await self._call(operation, key, partial(self._read, key), means=missing, quick=quick)
         return Found(data, _etag(got), self._modified(operation, key, got))
 
     async def get_range(self, key: str, start: int, stop: int, operation: str = "get_object") -> bytes:
         """The bytes of an object from `start` up to, not including, `stop`. Raises `Missing`."""
         if stop <= start:
             return b""
-        _, data = await self._call(operation, key, partial(self._read, key, Range=f"bytes={start}-{stop - 1}"), means=_missing)
+        _, data = await self._call(operation, key, partial(self._read, key, Range=f"bytes={start}-{stop - 1}"), means=missing)
         if len(data) != stop - start:
-            raise self._odd(operation, key, f"{len(data)} bytes came instead of {stop - start}")
+            raise self.calling.odd(operation, key, f"{len(data)} bytes came instead of {stop - start}")
         return data
 
     async def stream(self, key: str, start: int, stop: int, operation: str = "get_object") -> AsyncIterator[bytes]:
@@ -176,20 +108,20 @@ class Bucket:
             while at < stop:
                 if body is None:
                     same: dict[str, Any] = {"IfMatch": self._quote(etag)} if etag else {}
-                    got = await self._call(operation, key, opened, self._downloads, _missing)
+                    got = await self._call(operation, key, opened, self.calling.downloads, missing)
                     etag = _etag(got)
                     if at and got["ResponseMetadata"]["HTTPStatusCode"] != 206:
-                        raise self._odd(operation, key, "the server sent all of it instead of a range")
+                        raise self.calling.odd(operation, key, "the server sent all of it instead of a range")
                 try:
-                    data = await plugin.in_thread(partial(body.read, min(_CHUNK, stop - at)), self._downloads)
+                    data = await plugin.in_thread(partial(body.read, min(_CHUNK, stop - at)), self.calling.downloads)
                     if not data:
-                        raise self._odd(operation, key, f"it ended {stop - at} bytes too early")
-                except _BROKEN as error:
+                        raise self.calling.odd(operation, key, f"it ended {stop - at} bytes too early")
+                except BROKEN as error:
                     body.close()
                     body, failures = None, failures + 1
                     if failures >= self._options.attempts:
-                        raise self._failed(operation, key, error) from error
-                    self._metrics.add(figures.RETRIES)
+                        raise self.calling.failed(operation, key, error) from error
+                    self.calling.metrics.add(figures.RETRIES)
                     await asyncio.sleep(_pause(failures))
                 else:
                     at, failures = at + len(data), 0
@@ -200,7 +132,8 @@ class Bucket:
 
     async def head(self, key: str, operation: str = "head_object") -> Stat:
         """How large an object is, and since when. Raises `Missing`."""
-        got = await self._call(operation, key, partial(self.client.head_object, Bucket=self.name, Key=key), means=_missing)
+        work: Any = partial(self.client.head_object, Bucket=self.name, Key=key)
+        got = await self._call(operation, key, work, means=missing, quick=(Request("HEAD", key), lambda answer: answer.facts))
         return Stat(got["ContentLength"], _etag(got), self._modified(operation, key, got))
 
     async def put(
@@ -217,16 +150,22 @@ class Bucket:
         `headers.carried` returns. Raises `Changed`: not when what is there is what was to be written, because then an answer was lost."""
         conditions = self._conditions(match, absent)
         arguments = {**self._always, **(carries or {}), **conditions}
-        pool = self._small if isinstance(data, bytes | bytearray | plugin.Blocks) and len(data) < _CHUNK else self._bodies
+        pool = (
+            self.calling.small
+            if isinstance(data, bytes | bytearray | plugin.Blocks) and len(data) < _CHUNK
+            else self.calling.bodies
+        )
+        headers = headers_of(arguments) if pool is self.calling.small and self._options.checksums == "none" else None
+        quick = None if headers is None else (Request("PUT", key, headers, _slice(data, 0, _size(data))), _tag)
         for attempt in range(1, _CONFLICTS + 1):
             work = partial(self._put, key, data, arguments)
             try:
-                return await self._call(operation, key, work, pool, _changed if conditions else None)
+                return await self._call(operation, key, work, pool, changed if conditions else None, quick)
             except Changed as refusal:
                 mine = await self._is_mine(key, data, operation)
                 if mine is not None:
                     return mine
-                if not isinstance(refusal, _Conflict) or attempt == _CONFLICTS:
+                if not isinstance(refusal, Conflict) or attempt == _CONFLICTS:
                     raise Changed from refusal
             await asyncio.sleep(_pause(attempt))
         raise AssertionError("unreachable")
@@ -236,7 +175,8 @@ class Bucket:
 
         async def one(key: str) -> None:
             try:
-                await self._call(operation, key, partial(self.client.delete_object, Bucket=self.name, Key=key), means=_missing)
+                work: Any = partial(self.client.delete_object, Bucket=self.name, Key=key)
+                await self._call(operation, key, work, means=missing, quick=(Request("DELETE", key), lambda answer: answer.facts))
             except Missing:
                 return
 
@@ -267,7 +207,9 @@ class Bucket:
 
     async def upload_part(self, key: str, multipart: str, number: int, data: Data, operation: str = "upload_part") -> str:
         """Send a part; returns its ETag. Raises `Gone`."""
-        return await self._call(operation, key, partial(self._upload_part, key, multipart, number, data), self._bodies, _gone)
+        return await self._call(
+            operation, key, partial(self._upload_part, key, multipart, number, data), self.calling.bodies, gone
+        )
 
     async def copy_part(
         self,
@@ -288,7 +230,7 @@ class Bucket:
         work = partial(
             self.client.upload_part_copy, Bucket=self.name, Key=key, UploadId=multipart, PartNumber=number, **arguments
         )
-        got = await self._call(operation, key, work, self._bodies, _gone_or_missing)
+        got = await self._call(operation, key, work, self.calling.bodies, gone_or_missing)
         return _etag(got["CopyPartResult"])
 
     async def list_parts(self, key: str, multipart: str, after: int = 0, operation: str = "list_parts") -> Parts:
@@ -299,7 +241,7 @@ class Bucket:
             work = partial(
                 self.client.list_parts, Bucket=self.name, Key=key, UploadId=multipart, PartNumberMarker=cast(Any, marker)
             )
-            page = await self._call(operation, key, work, means=_gone)
+            page = await self._call(operation, key, work, means=gone)
             parts += (Part(one["PartNumber"], one["Size"], _etag(one)) for one in page.get("Parts", ()))
             if not page.get("IsTruncated"):
                 return sorted((one for one in parts if one.number > after), key=lambda part: part.number)
@@ -313,13 +255,13 @@ class Bucket:
         work = partial(
             self.client.complete_multipart_upload, Bucket=self.name, Key=key, UploadId=multipart, MultipartUpload=listed
         )
-        await self._call(operation, key, partial(self._ending, work, key, multipart), means=_gone)
+        await self._call(operation, key, partial(self._ending, work, key, multipart), means=gone)
 
     async def abort(self, key: str, multipart: str, operation: str = "abort_multipart_upload") -> None:
         """Forget a multipart upload and its parts. One that is gone is no error."""
         work = partial(self.client.abort_multipart_upload, Bucket=self.name, Key=key, UploadId=multipart)
         try:
-            await self._call(operation, key, partial(self._ending, work, key, multipart), means=_gone)
+            await self._call(operation, key, partial(self._ending, work, key, multipart), means=gone)
         except Gone:
             return
 
@@ -337,7 +279,7 @@ class Bucket:
             got = self.client.get_object(Bucket=self.name, Key=key, **arguments)
             try:
                 return got, got["Body"].read()
-            except _BROKEN:  # the answer broke off, where the SDK does not see it any more
+            except BROKEN:  # the answer broke off, where the SDK does not see it any more
                 if attempt == self._options.attempts:
                     raise
             finally:
@@ -353,7 +295,7 @@ class Bucket:
         return _etag(self.client.upload_part(Bucket=self.name, Key=key, UploadId=multipart, PartNumber=number, **body))
 
     def _body(self, data: Data) -> dict[str, Any]:
-        # A bytearray goes to the socket as it is. Of bytes the SDK would make a file, announce it by Expect: 100-continue and read it in small pieces.
+        # A bytearray goes to the socket as it is. Of bytes the SDK would make a file, and read it in small pieces.
         body = bytearray(data) if isinstance(data, bytes) else data
         if not isinstance(body, bytearray):
             body.seek(0)
@@ -371,14 +313,9 @@ class Bucket:
             try:
                 self.client.list_parts(Bucket=self.name, Key=key, UploadId=multipart, MaxParts=1)
             except ClientError as answer:
-                if code_of(answer) in _GONE:
+                if gone(answer) is not None:
                     raise answer from error
             raise
-
-    def _count(self, request: Any, **_: Any) -> None:
-        self._sent.requests = getattr(self._sent, "requests", 0) + 1
-        if self.silent and (match := _REGION.search(str(request.headers.get("Authorization", "")))):
-            self.regions[match[1]] = None
 
     # --- around all of them
 
@@ -388,71 +325,17 @@ class Bucket:
         key: str,
         work: Callable[[], T],
         pool: ThreadPoolExecutor | None = None,
-        means: Callable[[ClientError], Exception | None] | None = None,
+        means: Means | None = None,
+        quick: tuple[Request, Callable[[Answer], T]] | None = None,
     ) -> T:
-        """Do `work` in a thread of a pool. `means`: what to raise for an error that is an answer."""
-        took, sent = 0.0, 0
-
-        def timed() -> T:
-            nonlocal took, sent
-            self._sent.requests, began = 0, monotonic()
-            try:
-                return work()
-            finally:
-                took, sent = monotonic() - began, self._sent.requests
-
-        if pool is self._bodies:
-            self._wanted(1)
-        try:
-            return await plugin.in_thread(timed, pool or self._small)
-        except ClientError as error:
-            meant = means(error) if means is not None else None
-            if meant is not None:
-                raise meant from error
-            raise self._failed(operation, key, error) from error
-        except _BROKEN as error:
-            raise self._failed(operation, key, error) from error
-        finally:
-            if pool is self._bodies:
-                self._wanted(-1)
-            self._metrics.observe(figures.REQUEST_DURATION, took * 1000, (operation,))
-            if sent > 1:
-                self._metrics.add(figures.RETRIES, sent - 1)
-
-    def _wanted(self, change: int) -> None:
-        self._demand += change
-        self._metrics.set(figures.SEMAPHORE_DEMAND, self._demand)
-
-    def _failed(self, operation: str, key: str, error: Exception) -> plugin.TusError:
-        """Log what went wrong; what to raise."""
-        code = code_of(error)
-        self._metrics.add(figures.REQUEST_ERRORS, labels=(operation, code))
-        facts: dict[str, object] = {**self._named(key), "code": code}
-        full = code in _FULL
-        if isinstance(error, ClientError):
-            facts["s3_request"] = error.response.get("ResponseMetadata", {}).get("RequestId")
-            full = full or status_of(error) == 507
-        if not self.silent:
-            self._logger.error("%s failed: %s", operation, reason_of(error), extra=facts)
-        return plugin.StorageFull() if full else plugin.StorageUnavailable()
-
-    def _odd(self, operation: str, key: str, what: str) -> plugin.TusError:
-        """The same for an answer that is none."""
-        self._metrics.add(figures.REQUEST_ERRORS, labels=(operation, "BadAnswer"))
-        self._logger.error("%s failed: %s", operation, what, extra={**self._named(key), "code": "BadAnswer"})
-        return plugin.StorageUnavailable()
+        """`quick`: the same request for a try without the SDK, and what its answer comes to."""
+        first = None if quick is None or self.quick is None else partial(_first, self.quick, *quick)
+        return await self.calling.call(operation, key, work, pool, means, first)
 
     def _modified(self, operation: str, key: str, got: Any) -> datetime:
         if "LastModified" not in got:
-            raise self._odd(operation, key, "the answer has no Last-Modified")
+            raise self.calling.odd(operation, key, "the answer has no Last-Modified")
         return cast(datetime, got["LastModified"])
-
-    def _named(self, key: str) -> dict[str, object]:
-        """A key as a fact of a log line. The id of an upload is its secret: as `upload`, the log shortens it."""
-        for prefix in (self._options.below_info, self._options.prefix):
-            if key.startswith(prefix) and (key.endswith((".info", ".part")) or self._options.key == "{id}"):
-                return {"upload": key.removeprefix(prefix)}
-        return {"key": "/".join(part if len(part) <= 8 else part[:8] + "..." for part in key.split("/"))}
 
     async def _is_mine(self, key: str, data: Data, operation: str) -> str | None:
         """The ETag of an object if it is what was to be written; else None."""
@@ -466,7 +349,7 @@ class Bucket:
                 return None
             async with aclosing(cast(AsyncGenerator[bytes, None], self.stream(key, 0, size))) as pieces:
                 async for piece in pieces:
-                    if piece != await plugin.in_thread(partial(_slice, data, at, at + len(piece)), self._small):
+                    if piece != await plugin.in_thread(partial(_slice, data, at, at + len(piece)), self.calling.small):
                         return None
                     at += len(piece)
             return stat.etag
@@ -484,30 +367,19 @@ class Bucket:
         return f'"{etag}"' if self.quoted else etag
 
 
-class _Conflict(Changed):
-    """Another write at the same moment; nobody knows which one won."""
+async def _first(client: Quick, request: Request, read: Callable[[Answer], T], tried: Tried) -> T | None:
+    answer = await client.ask(request, tried)
+    if answer is None:
+        return None
+    if answer.status == 404:
+        raise Missing
+    if answer.status in (409, 412):
+        raise Conflict if answer.status == 409 else Changed
+    return read(answer)
 
 
-def _missing(error: ClientError) -> Exception | None:
-    code = code_of(error)
-    if code in _MISSING or (status_of(error) == 404 and code not in ("NoSuchBucket", "NoSuchUpload")):
-        return Missing()
-    return None
-
-
-def _gone(error: ClientError) -> Exception | None:
-    return Gone() if code_of(error) in _GONE else None
-
-
-def _gone_or_missing(error: ClientError) -> Exception | None:
-    return Gone() if code_of(error) == "NoSuchUpload" else _missing(error)
-
-
-def _changed(error: ClientError) -> Exception | None:
-    status = status_of(error)
-    if status == 409:
-        return _Conflict()
-    return Changed() if status == 412 or code_of(error) == "NoSuchKey" else None
+def _tag(answer: Answer) -> str:
+    return _etag(answer.facts)
 
 
 def _etag(answer: Any) -> str:

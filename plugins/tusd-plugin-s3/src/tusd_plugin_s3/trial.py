@@ -26,7 +26,7 @@ async def try_out(bucket: Bucket, options: Options, origin: str, logger: logging
     `bucket.quoted`. `origin`: whose credentials they are. Raises `StorageUnavailable`, which names all that is wrong, and the cures."""
     trial = _Trial(bucket, options)
     bucket.conditional = False
-    bucket.silent = True
+    bucket.calling.silent = True
     try:
         if await trial.all(trial.written()):
             try:
@@ -34,9 +34,9 @@ async def try_out(bucket: Bucket, options: Options, origin: str, logger: logging
             finally:
                 await trial.all(trial.removed())
     finally:
-        bucket.silent = False
+        bucket.calling.silent = False
     wrong = dict.fromkeys(explain(error, operation, options, origin) for operation, error in trial.wrong)
-    *before, region = bucket.regions or [""]
+    *before, region = bucket.calling.regions or [""]
     if before:
         wrong[wrong_region(region)] = None
     if wrong:
