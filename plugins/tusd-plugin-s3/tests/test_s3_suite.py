@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
-import botocore.client
 import pytest
-from botocore.exceptions import EndpointConnectionError
 from tests.services.servers import S3Bucket
 
 from s3_opening import read_once
+from tusd.plugin import StorageUnavailable
 from tusd.testing.faults import Calls, failing_call
 from tusd.testing.storage import StorageSuite
 from tusd_plugin_s3 import S3Storage
+from tusd_plugin_s3.calling import Calling
 
 MIB = 1 << 20
 
@@ -45,6 +45,5 @@ class TestS3Storage(StorageSuite):
         }
 
     def failing(self, nth: int) -> AbstractContextManager[Calls]:
-        """Every request of the SDK is one call."""
-        broken = EndpointConnectionError(endpoint_url="http://nowhere", error="on purpose")
-        return failing_call(nth, [(botocore.client.BaseClient, "_make_api_call")], lambda: broken)
+        """A request is one call, however it is sent, and however often."""
+        return failing_call(nth, [(Calling, "call")], StorageUnavailable)
