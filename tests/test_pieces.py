@@ -289,6 +289,35 @@ async def test_a_cancelled_one_keeps_no_memory(hang_at: int) -> None:
     assert task.cancelled() and memory.used == 0 and not memory.fillings
 
 
+async def test_a_waiter_that_is_cancelled_is_so_though_memory_comes_free_before_it_runs() -> None:
+    memory = Memory(10)
+    await memory.reserve(10)
+    waiting = asyncio.create_task(memory.reserve(9))
+    await soon()
+    waiting.cancel()
+    memory.release(10)
+    await asyncio.wait([waiting])
+    assert waiting.cancelled() and memory.used == 0
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_one_that_is_cancelled_while_its_piece_is_handed_over_keeps_no_memory(steps: int) -> None:
+    memory, body = Memory(100), FedBody()
+    async with Cutter(body, memory) as cutter:
+        waiting = asyncio.create_task(cutter.next(5, 10))
+        await soon()
+        body.feed(bytes(8))
+        await soon()
+        cutter._hand_over(False)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        if not waiting.cancelled() and (piece := waiting.result()) is not None:
+            piece.release()
+    assert memory.used == 0 and not memory.fillings
+
+
 # --- sending
 
 

@@ -67,7 +67,7 @@ class Memory:
         except asyncio.CancelledError:
             if granted.done() and not granted.cancelled():
                 self.release(n)
-            else:
+            elif entry in self._waiting:  # else `_grant` has been here since
                 self._waiting.remove(entry)
                 self._tell()
                 self._grant()
@@ -298,7 +298,12 @@ class Cutter:
             filling.memory.fillings.add(filling)
         self._wanted.set()
         both: set[asyncio.Future[Any]] = {ready, pump}
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        except BaseException:
+            if ready.done():  # handed over at the same moment, and nobody takes it
+                ready.result().release()
+            raise
         self._ready = self._filling = None
         if ready.done():
             return ready.result()

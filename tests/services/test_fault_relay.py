@@ -25,6 +25,8 @@ class Scripted:
     def __init__(self, *connections: Sequence[int | bytes]) -> None:
         self.got = [b""] * len(connections)
         self.ended = threading.Event()
+        self.left = threading.Event()
+        """It has ended a connection by itself."""
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.endpoint = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
         self._thread = threading.Thread(target=self._serve, args=(connections,), daemon=True)
@@ -45,7 +47,9 @@ class Scripted:
                     while len(self.got[number]) < wanted and (more := connection.recv(wanted - len(self.got[number]))):
                         self.got[number] += more
                 if script[-1] == b"":
-                    continue  # close at once
+                    connection.close()
+                    self.left.set()
+                    continue
                 with contextlib.suppress(ConnectionError):
                     while more := connection.recv(1 << 16):
                         self.got[number] += more
@@ -175,6 +179,7 @@ def test_a_server_that_has_ended_an_idle_connection_is_connected_again() -> None
         for _ in range(2):
             client.send(sent)
             assert client.read(len(OK)) == OK
+            assert server.left.wait(10)
     assert server.got == [sent, sent]
 
 

@@ -275,6 +275,7 @@ def test_every_request_in_turn_can_fail(s3: S3Client, proxy: FaultProxy, name: s
 
 def test_predicates_and_patterns(s3: S3Client, proxy: FaultProxy, name: str) -> None:
     proxy.add(Answer(418), lambda request: request.method == "PUT" and request.path.endswith("/teapot"))
+    proxy.add(INTERNAL_ERROR, part=2)
     proxy.add(SLOW_DOWN, key="*.info")
     assert failure(lambda: s3.put_object(Bucket=name, Key="teapot", Body=b"x"))[0] == 418
     assert failure(lambda: s3.get_object(Bucket=name, Key="a.info"))[0] == 503

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -75,6 +76,14 @@ def test_all_who_need_it_share_one_until_the_last_has_left(directory: Path) -> N
         assert answers(server.endpoint) and len(belonging(directory)) == 2
     assert not answers(server.endpoint)
     assert not (directory / "sample").exists()
+    gone(directory)
+
+
+def test_those_who_come_at_once_share_one_too(directory: Path) -> None:
+    with ExitStack() as users, ThreadPoolExecutor(4) as threads:
+        entered = threads.map(lambda _: users.enter_context(running("sample", directory)), range(4))
+        assert len({server.access_key for server in entered}) == 1, "the keeper's process"
+        assert len(belonging(directory)) == 2
     gone(directory)
 
 

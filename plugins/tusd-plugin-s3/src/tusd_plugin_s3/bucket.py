@@ -1,7 +1,8 @@
 """Every request to the S3 server, as a typed call that does not block the event loop. The one file that uses the SDK's client.
 
-Requests run in threads: those with bodies in as many as `concurrency`, downloads in others, and small requests in others again, so that
-a HEAD never waits behind parts. The SDK retries what may be retried. What its errors say is logged here, once, and goes no further.
+Small requests to single objects are tried by `quick` first. All others, and what it cannot do, run in threads: those with bodies in as many as
+`concurrency`, downloads in others, and small requests in others again, so that a HEAD never waits behind parts. The SDK retries what may be
+retried. What its errors say is logged here, once, and goes no further.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from .answers import Changed, Conflict, Found, Gone, Listed, Missing, Part, Stat
 from .calling import BROKEN, Calling, Means
 from .headers import encrypted
 from .options import Options
+from .quick import Answer, Quick, Request, Tried, headers_of
 from .reasons import status_of
 
 if TYPE_CHECKING:  # the stubs are no dependency
@@ -56,6 +58,8 @@ class Bucket:
         """Writes with conditions work; without, `match` and `absent` are left out."""
         self.quoted = options.profile_name != "ceph"
         """If-Match takes an ETag in quotes, as it should."""
+        self.quick: Quick | None = None
+        """Asks for small things without the SDK."""
         self.client = client
         self.name = options.bucket
         self._options = options
@@ -66,6 +70,8 @@ class Bucket:
     async def close(self) -> None:
         """Wait for the requests that are on their way."""
 
+        if self.quick is not None:
+            await self.quick.close()
         await plugin.in_thread(self.calling.close)
         await plugin.in_thread(self.client.close)
 
@@ -73,7 +79,8 @@ class Bucket:
 
     async def get(self, key: str, operation: str = "get_object") -> Found:
         """A small object, whole. Raises `Missing`."""
-        got, data = await self._call(operation, key, partial(self._read, key), means=missing)
+        quick = Request("GET", key), lambda answer: (answer.facts, answer.data)
+        got, data = await self._call(operation, key, partial(self._read, key), means=missing, quick=quick)
         return Found(data, _etag(got), self._modified(operation, key, got))
 
     async def get_range(self, key: str, start: int, stop: int, operation: str = "get_object") -> bytes:
@@ -125,7 +132,8 @@ class Bucket:
 
     async def head(self, key: str, operation: str = "head_object") -> Stat:
         """How large an object is, and since when. Raises `Missing`."""
-        got = await self._call(operation, key, partial(self.client.head_object, Bucket=self.name, Key=key), means=missing)
+        work: Any = partial(self.client.head_object, Bucket=self.name, Key=key)
+        got = await self._call(operation, key, work, means=missing, quick=(Request("HEAD", key), lambda answer: answer.facts))
         return Stat(got["ContentLength"], _etag(got), self._modified(operation, key, got))
 
     async def put(
@@ -147,10 +155,12 @@ class Bucket:
             if isinstance(data, bytes | bytearray | plugin.Blocks) and len(data) < _CHUNK
             else self.calling.bodies
         )
+        headers = headers_of(arguments) if pool is self.calling.small and self._options.checksums == "none" else None
+        quick = None if headers is None else (Request("PUT", key, headers, _slice(data, 0, _size(data))), _tag)
         for attempt in range(1, _CONFLICTS + 1):
             work = partial(self._put, key, data, arguments)
             try:
-                return await self._call(operation, key, work, pool, changed if conditions else None)
+                return await self._call(operation, key, work, pool, changed if conditions else None, quick)
             except Changed as refusal:
                 mine = await self._is_mine(key, data, operation)
                 if mine is not None:
@@ -165,7 +175,8 @@ class Bucket:
 
         async def one(key: str) -> None:
             try:
-                await self._call(operation, key, partial(self.client.delete_object, Bucket=self.name, Key=key), means=missing)
+                work: Any = partial(self.client.delete_object, Bucket=self.name, Key=key)
+                await self._call(operation, key, work, means=missing, quick=(Request("DELETE", key), lambda answer: answer.facts))
             except Missing:
                 return
 
@@ -315,8 +326,11 @@ class Bucket:
         work: Callable[[], T],
         pool: ThreadPoolExecutor | None = None,
         means: Means | None = None,
+        quick: tuple[Request, Callable[[Answer], T]] | None = None,
     ) -> T:
-        return await self.calling.call(operation, key, work, pool, means)
+        """`quick`: the same request for a try without the SDK, and what its answer comes to."""
+        first = None if quick is None or self.quick is None else partial(_first, self.quick, *quick)
+        return await self.calling.call(operation, key, work, pool, means, first)
 
     def _modified(self, operation: str, key: str, got: Any) -> datetime:
         if "LastModified" not in got:
@@ -351,6 +365,21 @@ class Bucket:
 
     def _quote(self, etag: str) -> str:
         return f'"{etag}"' if self.quoted else etag
+
+
+async def _first(client: Quick, request: Request, read: Callable[[Answer], T], tried: Tried) -> T | None:
+    answer = await client.ask(request, tried)
+    if answer is None:
+        return None
+    if answer.status == 404:
+        raise Missing
+    if answer.status in (409, 412):
+        raise Conflict if answer.status == 409 else Changed
+    return read(answer)
+
+
+def _tag(answer: Answer) -> str:
+    return _etag(answer.facts)
 
 
 def _etag(answer: Any) -> str:

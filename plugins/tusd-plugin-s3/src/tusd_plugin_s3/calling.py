@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from tusd import plugin
 
 from . import figures
 from .options import Options
+from .quick import Tried
 from .reasons import code_of, reason_of, status_of
 
 T = TypeVar("T")
@@ -63,10 +64,17 @@ class Calling:
             self.regions[match[1]] = None
 
     async def call(
-        self, operation: str, key: str, work: Callable[[], T], pool: ThreadPoolExecutor | None, means: Means | None
+        self,
+        operation: str,
+        key: str,
+        work: Callable[[], T],
+        pool: ThreadPoolExecutor | None,
+        means: Means | None,
+        first: Callable[[Tried], Awaitable[T | None]] | None = None,
     ) -> T:
-        """Do `work` in a thread of a pool. `means`: what to raise for an error that is an answer."""
-        took, sent = 0.0, 0
+        """Do `work` in a thread of a pool. `means`: what to raise for an error that is an answer. `first`: tried before, without a thread; what
+        it returns is the result, unless that is None."""
+        took, sent, tried = 0.0, 0, Tried()
 
         def timed() -> T:
             nonlocal took, sent
@@ -74,11 +82,19 @@ class Calling:
             try:
                 return work()
             finally:
-                took, sent = monotonic() - began, self._sent.requests
+                took, sent = took + monotonic() - began, self._sent.requests
 
         if pool is self.bodies:
             self._wanted(1)
         try:
+            if first is not None:
+                began = monotonic()
+                try:
+                    found = await first(tried)
+                finally:
+                    took = monotonic() - began
+                if found is not None:
+                    return found
             return await plugin.in_thread(timed, pool or self.small)
         except ClientError as error:
             meant = means(error) if means is not None else None
@@ -91,8 +107,8 @@ class Calling:
             if pool is self.bodies:
                 self._wanted(-1)
             self.metrics.observe(figures.REQUEST_DURATION, took * 1000, (operation,))
-            if sent > 1:
-                self.metrics.add(figures.RETRIES, sent - 1)
+            if (again := sent + tried.times - 1) > 0:
+                self.metrics.add(figures.RETRIES, again)
 
     def failed(self, operation: str, key: str, error: Exception) -> plugin.TusError:
         """Log what went wrong; what to raise."""

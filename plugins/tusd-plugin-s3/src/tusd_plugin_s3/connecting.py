@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3.session
+import botocore.session
 import urllib3
 from botocore.config import Config
+from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError, NoCredentialsError
 from botocore.handlers import add_expect_header
+from botocore.httpsession import get_cert_path
+from botocore.utils import get_environ_proxies
 
 from tusd import plugin
 
@@ -22,6 +26,8 @@ from .bucket import Bucket
 from .calling import DOWNLOAD_THREADS, SMALL_THREADS
 from .cures import explain
 from .options import Options
+from .quick import Place, Quick, place_of
+from .signing import Keys
 from .trial import try_out
 
 if TYPE_CHECKING:  # the stubs are no dependency
@@ -33,12 +39,14 @@ async def connect(options: Options, worker: plugin.Worker) -> AsyncIterator[Buck
     """The bucket, after it was tried out. Raises `StorageUnavailable`, which says what is wrong, where, and the cure."""
     if options.spill is not None:
         _try_folder(options.spill)
-    client, origin = await plugin.in_thread(lambda: make_client(options))
+    session = botocore.session.Session()
+    client, origin = await plugin.in_thread(lambda: make_client(options, session))
     if not options.verify:
         worker.logger.warning("storage.verify is false: anybody on the way to the server can read and change what is sent")
     bucket = Bucket(client, options, worker.metrics, worker.logger)
     try:
         await try_out(bucket, options, origin, worker.logger)
+        bucket.quick = await _quick(client, session, options)  # not before: the trial tells errors as the SDK has them
         yield bucket
     finally:
         await bucket.close()
@@ -55,15 +63,16 @@ def _try_folder(folder: Path) -> None:
         ) from error
 
 
-def make_client(options: Options) -> tuple[S3Client, str]:
-    """The SDK's client, which all threads of a worker share; and whose credentials it uses. Raises `StorageUnavailable`."""
+def make_client(options: Options, core: botocore.session.Session | None = None) -> tuple[S3Client, str]:
+    """The SDK's client, which all threads of a worker share; and whose credentials it uses. `core`: the SDK's session, a new one if it is None.
+    Raises `StorageUnavailable`."""
     if options.verify and options.ca_bundle is not None:
         try:
             ssl.create_default_context(cafile=options.ca_bundle)
         except OSError as error:  # of which ssl.SSLError is one
             raise plugin.StorageUnavailable(f"storage.ca_bundle: {options.ca_bundle} cannot be used: {error.strerror}") from error
     try:
-        session = boto3.session.Session(profile_name=options.aws_profile)
+        session = boto3.session.Session(botocore_session=core, profile_name=options.aws_profile)
         if options.access_key_id is not None:
             return _client(session, options), "storage.access_key_id"
         credentials = session.get_credentials()
@@ -113,3 +122,41 @@ def _client(session: boto3.session.Session, options: Options) -> S3Client:
     # that do not answer that.
     client.meta.events.unregister("before-call.s3", add_expect_header)
     return client
+
+
+def place(client: S3Client, options: Options) -> Place | None:
+    """Where small requests can go without the SDK; None where only it knows how: access points, directory buckets, proxies."""
+    name = options.bucket
+    if options.proxy is not None or name.startswith("arn:") or name.endswith("--x-s3"):
+        return None
+    url = client.generate_presigned_url("put_object", Params={"Bucket": name, "Key": "k"})
+    return None if get_environ_proxies(url) else place_of(url, "k")
+
+
+async def _quick(client: S3Client, session: botocore.session.Session, options: Options) -> Quick | None:
+    """With the credentials and certificates of the client."""
+
+    def found() -> tuple[Place | None, Any, ssl.SSLContext | bool]:
+        if options.access_key_id is not None and options.secret_access_key is not None:
+            token = options.session_token
+            credentials: Any = Credentials(options.access_key_id, options.secret_access_key, token)
+        else:
+            credentials = session.get_credentials()
+        there = place(client, options)
+        if there is None or there.origin.startswith("http:"):
+            return there, credentials, True
+        if not options.verify:
+            return there, credentials, False
+        bundle: Any = options.ca_bundle or session.get_config_variable("ca_bundle") or get_cert_path(True)
+        return there, credentials, ssl.create_default_context(cafile=bundle)
+
+    try:
+        where, credentials, tls = await plugin.in_thread(found)
+    except (BotoCoreError, OSError):  # what the SDK got along without, or got meanwhile
+        return None
+
+    def keys() -> Keys:
+        frozen = credentials.get_frozen_credentials()
+        return Keys(frozen.access_key, frozen.secret_key, frozen.token)
+
+    return None if where is None else Quick(where, keys, tls, options.connect_timeout, options.read_timeout)
