@@ -55,7 +55,7 @@ def error(status: int, code: str, message: str = "said the fake", **more: str) -
 
 
 Rule = Callable[[Asked], Answer | None]
-Conditions = Literal["quoted", "unquoted", "ignored", "unknown", "create-only"]
+Conditions = Literal["quoted", "unquoted", "ignored", "unknown", "create-only", "match-ignored"]
 
 
 @dataclass
@@ -64,7 +64,8 @@ class FakeS3:
 
     endpoint: str = ""
     conditions: Conditions = "quoted"
-    """quoted: as AWS; unquoted: If-Match wants the bare ETag (Ceph); ignored; unknown: 501; create-only: 501 for If-Match (Swift)."""
+    """quoted: as AWS; unquoted: If-Match wants the bare ETag (Ceph); ignored; unknown: 501; create-only: 501 for If-Match (Swift);
+    match-ignored: If-None-Match alone means something."""
     rule: Rule | None = None
     objects: dict[str, bytes] = field(default_factory=dict)
     carried: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -91,7 +92,11 @@ class FakeS3:
             return error(501, "NotImplemented")
         mine = etag(self.objects[asked.key]) if asked.key in self.objects else None
         if self.conditions != "ignored":
-            if match is not None and match != (mine if self.conditions == "unquoted" else f'"{mine}"'):
+            if (
+                match is not None
+                and self.conditions != "match-ignored"
+                and match != (mine if self.conditions == "unquoted" else f'"{mine}"')
+            ):
                 return error(412, "PreconditionFailed")
             if absent is not None and mine is not None:
                 return error(412, "PreconditionFailed")

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -182,6 +183,9 @@ async def test_anothers_write_is_not_taken_for_ours(bucket: Bucket, fake: FakeS3
         await bucket.put("k", b"x" * size, absent=True)
     with pytest.raises(Changed):
         await bucket.put("k", b"x" * (size + 1), absent=True)
+    fake.objects["k"] = b"x" * (size + 1)
+    with pytest.raises(Changed):
+        await bucket.put("k", b"x" * size, absent=True)
 
 
 async def test_a_conflict_is_tried_again(bucket: Bucket, fake: FakeS3) -> None:
@@ -240,6 +244,12 @@ async def test_pages_are_put_together(bucket: Bucket, fake: FakeS3) -> None:
     fake.objects = {f"p/{number:04} ü&<": b"x" for number in range(1200)} | {"q": b""}
     assert [one.key async for one in bucket.list("p/")] == sorted(fake.objects)[:-1]
     assert operations(fake) == ["list_parts"] * 2 + ["list_objects"] * 2
+
+
+async def test_a_server_that_lists_all_parts_whatever_it_is_asked(bucket: Bucket, fake: FakeS3) -> None:
+    fake.multiparts["m"] = {number: b"x" for number in range(1, 6)}
+    fake.rule = lambda asked: fake._list_parts(replace(asked, query={"uploadId": "m"}))
+    assert [part.number for part in await bucket.list_parts("k", "m", 3)] == [4, 5]
 
 
 # --- reading

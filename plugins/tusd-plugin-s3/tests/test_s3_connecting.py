@@ -51,6 +51,7 @@ async def refusal(endpoint: str, **more: Any) -> str:
         ("ignored", False, None),
         ("unknown", False, None),
         ("create-only", False, None),
+        ("match-ignored", False, None),
     ],
 )
 async def test_conditional_writes_are_used_where_they_work(
