@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -285,8 +285,8 @@ class GcsUpload(plugin.Upload, plugin.Terminable, plugin.Concatenable, plugin.At
 
         return await self._place(target, (0, 0), write)
 
-    async def _place(self, target: Target, expected: tuple[int, int], write: Callable[[int], object]) -> Sealed:
-        return await place(self._store.bucket, target, expected, write, self._check_lease, self._store.logger)  # type: ignore[arg-type]
+    async def _place(self, target: Target, expected: tuple[int, int], write: Callable[[int], Awaitable[Stat]]) -> Sealed:
+        return await place(self._store.bucket, target, expected, write, self._check_lease, self._store.logger)
 
     async def _recount(self, manifest: Manifest, target: Target) -> None:
         """A piece is not there: a termination broke off, or somebody else has removed it. What lies before it is left."""
