@@ -318,4 +318,11 @@ def _reason(response: requests.Response) -> str:
 
 
 def _text(error: BaseException) -> str:
-    return " ".join(str(error).split())[:500] or type(error).__name__
+    """What the system said, where it said something: the libraries wrap it in the names of their own objects."""
+    cause: BaseException | None = error
+    said = ""
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            said = str(cause.strerror)
+        cause = cause.__cause__ or cause.__context__
+    return said or " ".join(str(error).split())[:500] or type(error).__name__

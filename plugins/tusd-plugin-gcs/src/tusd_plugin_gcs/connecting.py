@@ -112,7 +112,7 @@ class Refused(Exception):
     """A request of the proof failed."""
 
     def __init__(self, permission: str, failure: Failure) -> None:
-        super().__init__(str(failure))
+        super().__init__(str(failure).rstrip("."))
         self.permission = permission
         """What it needed."""
         self.failure = failure
@@ -148,8 +148,8 @@ def _write(cloud: Cloud, options: GcsOptions, name: str, match: int) -> int:
 def _credentials_text(way: Way, error: NoCredentials) -> str:
     if way.key_file is not None:
         return (
-            f"the file {way.key_file}, named by {way.key_named_by}, is not the key of a service account that can be used: {error}; "
-            f"make one with: gcloud iam service-accounts keys create FILE --iam-account=NAME"
+            f"the file {way.key_file}, named by {way.key_named_by}, is not the key of a service account that can be used: "
+            f"{str(error).rstrip('.')}; make one with: gcloud iam service-accounts keys create FILE --iam-account=NAME"
         )
     return (
         f"no Google credentials were found: {error.args[0].rstrip('.')}; set storage.service_account_file or {KEY_FILE}, or "
