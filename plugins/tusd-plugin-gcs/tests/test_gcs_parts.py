@@ -46,6 +46,12 @@ def test_the_crc_of_very_many_bytes() -> None:
     assert checksum.combined([(1000, first), (size, zeros)]) == checksum.combined([(size, zeros), (1000, first)])
 
 
+def test_a_body_that_looks_like_the_end_of_a_request_is_sent_as_it_is() -> None:
+    recorded = b"".join(Related({"name": "n"}, b"bytes", 5))
+    body = Related({"name": "n"}, recorded, len(recorded))
+    assert body.content_type.partition("boundary=")[2].encode() not in recorded
+
+
 def test_a_body_is_sent_as_often_as_it_is_asked_for_and_never_copied_as_a_whole() -> None:
     data = bytearray(b"x" * (3 << 20))
     body = Related({"name": "n", "contentType": "text/plain"}, data, len(data))
@@ -125,6 +131,8 @@ def test_names_in_the_log_are_cut() -> None:
         ("text/javascript", "text/javascript", True),
         ("no type", "application/octet-stream", False),
         ("text/html\r\nX: y", "application/octet-stream", False),
+        ("image/png;\r\n\r\na=b", "application/octet-stream", False),
+        ("image/png;\u2028a=b", "application/octet-stream", False),
         ("", "application/octet-stream", False),
     ],
 )

@@ -16,7 +16,7 @@ UPLOAD, RUN = "tusd-upload", "tusd-run"
 """In an object's metadata: the id of the upload that it is, or belongs to, and its run."""
 _KEY = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 _TYPE = re.compile(
-    r"[A-Za-z0-9!#$&^_.+-]{1,64}/[A-Za-z0-9!#$&^_.+-]{1,64}(\s*;\s*[A-Za-z0-9!#$&^_.+-]+=[A-Za-z0-9!#$&^_.+\"-]+)*"
+    r"[A-Za-z0-9!#$&^_.+-]{1,64}/[A-Za-z0-9!#$&^_.+-]{1,64}([ \t]*;[ \t]*[A-Za-z0-9!#$&^_.+-]+=[A-Za-z0-9!#$&^_.+\"-]+)*"
 )
 _RUNS_SCRIPTS = re.compile(
     r"text/(html|xml|xsl|javascript|ecmascript|cache-manifest)|application/(xml|javascript|ecmascript|x-shockwave-flash)|.*\+xml|multipart/.*|message/.*"
