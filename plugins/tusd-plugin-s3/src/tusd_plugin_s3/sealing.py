@@ -88,7 +88,8 @@ class Sealing:
     async def _refuse_taken(self) -> None:
         if await self.taken():
             self._context.logger.error(
-                "another upload's object is there; let the pre-create hook choose a storage.Key for each upload", extra=self._record.named
+                "another upload's object is there; let the pre-create hook choose a storage.Key for each upload",
+                extra=self._record.named,
             )
             raise plugin.StorageUnavailable(info=self._record.info)
 
