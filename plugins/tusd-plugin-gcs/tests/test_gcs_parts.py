@@ -15,9 +15,9 @@ from pydantic import ValidationError
 from gcs_rig import new_info
 from tusd.plugin import HookError, Metadata, UploadId
 from tusd_plugin_gcs import GcsStorage, checksum
-from tusd_plugin_gcs.bucket import Missing, Stat, shortened
+from tusd_plugin_gcs.bucket import Missing, Stat, shortened, without
 from tusd_plugin_gcs.cloud import Related, crc32c
-from tusd_plugin_gcs.headers import METADATA_LIMIT, object_fields
+from tusd_plugin_gcs.headers import METADATA_LIMIT, object_fields, owner
 from tusd_plugin_gcs.keys import check_length, checked_prefix, checked_template, new_key, safe_filename
 from tusd_plugin_gcs.manifest import Chunk, Manifest, Sealed, read_manifest
 from tusd_plugin_gcs.pieces import Unknown, find, longest
@@ -44,6 +44,12 @@ def test_the_crc_of_very_many_bytes() -> None:
     assert half == 0, "nothing is added to nothing"
     first = google_crc32c.value(b"\0" * 1000)
     assert checksum.combined([(1000, first), (size, zeros)]) == checksum.combined([(size, zeros), (1000, first)])
+
+
+def test_a_body_that_looks_like_the_end_of_a_request_is_sent_as_it_is() -> None:
+    recorded = b"".join(Related({"name": "n"}, b"bytes", 5))
+    body = Related({"name": "n"}, recorded, len(recorded))
+    assert body.content_type.partition("boundary=")[2].encode() not in recorded
 
 
 def test_a_body_is_sent_as_often_as_it_is_asked_for_and_never_copied_as_a_whole() -> None:
@@ -108,6 +114,12 @@ def test_prefixes() -> None:
 def test_names_in_the_log_are_cut() -> None:
     assert shortened("uploads/0f1e2d3c4b5a69788796a5b4c3d2e1f0.info") == "uploads/0f1e2d3c…"
     assert shortened("short") == "short"
+    assert shortened("a-chosen-secret/name") == "a-chosen…/name"
+    for written in ("uploads/a-chosen-secret", "uploads%2Fa-chosen-secret"):
+        assert (
+            without(f"exceeded with url: /o/{written}?x", "uploads/a-chosen-secret")
+            == "exceeded with url: /o/uploads/a-chosen…?x"
+        )
 
 
 # --- what objects carry
@@ -125,6 +137,8 @@ def test_names_in_the_log_are_cut() -> None:
         ("text/javascript", "text/javascript", True),
         ("no type", "application/octet-stream", False),
         ("text/html\r\nX: y", "application/octet-stream", False),
+        ("image/png;\r\n\r\na=b", "application/octet-stream", False),
+        ("image/png;\u2028a=b", "application/octet-stream", False),
         ("", "application/octet-stream", False),
     ],
 )
@@ -137,7 +151,8 @@ def test_types(filetype: str, stored: str, attached: bool) -> None:
 def test_metadata_is_cut_where_it_does_not_fit_any_more() -> None:
     values = {"a": b"1", "goog-x": b"1", "tusd-run": b"forged", "sp ace": b"1", "big": b"x" * 6000, "more": b"y" * 200, "z": b"1"}
     found = object_fields(new_info(1, metadata=Metadata(values)), "run")["metadata"]
-    assert found == {"a": "1", "big": "x" * 6000, "tusd-upload": "upload", "tusd-run": "run"}
+    assert found == {"a": "1", "big": "x" * 6000, "tusd-upload": owner("upload"), "tusd-run": "run"}
+    assert "upload" not in owner("upload"), "an id is a secret"
     assert METADATA_LIMIT + 1024 + 200 < 8192
 
 

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 
 from tusd import plugin
 from tusd_plugin_s3.bucket import Bucket, Changed, Data, Found, Gone, Listed, Missing, Part, Parts, Stat
+from tusd_plugin_s3.headers import MARK
 from tusd_plugin_s3.options import Options
 from tusd_plugin_s3.profiles import Profile
 from tusd_plugin_s3.store import S3Store
@@ -148,7 +149,7 @@ class MemoryBucket(Bucket):
     async def head(self, key: str, operation: str = "head_object") -> Stat:
         def effect() -> Stat:
             thing = self._object(key)
-            return Stat(len(thing.data), thing.etag, thing.modified)
+            return Stat(len(thing.data), thing.etag, thing.modified, thing.carries.get("Metadata", {}).get(MARK))
 
         return await self._call(effect, operation, key)
 

@@ -402,8 +402,14 @@ async def test_the_log_never_holds_a_chosen_id_whole(fake: FakeS3, caplog: pytes
         for key in ("2026/a-chosen-secret/name", "a-chosen-secret.info"):
             with pytest.raises(StorageUnavailable):
                 await bucket.get(key)
+        for shown in ("2026/a-chosen-secret/name", "2026%2Fa-chosen-secret%2Fname"):
+            refusal = error(403, "AccessDenied", f"not authorized to perform: s3:GetObject on: arn:aws:s3:::b/{shown}")
+            fake.rule = lambda asked, refusal=refusal: refusal
+            with pytest.raises(StorageUnavailable):
+                await bucket.get("2026/a-chosen-secret/name")
     lines = [record for record in caplog.records if record.name == "tusd.test"]
-    assert [vars(line).get("key") for line in lines] == ["2026/a-chosen.../name", None]
+    assert [vars(line).get("key") for line in lines] == ["2026/a-chosen.../name", None, *["2026/a-chosen.../name"] * 2]
+    assert lines[2].getMessage().endswith("arn:aws:s3:::b/2026/a-chosen.../name")
     assert vars(lines[1])["upload"] == "a-chosen-secret.info"  # the log shortens this fact
     assert not [line for line in lines if "secret" in line.getMessage()]
 

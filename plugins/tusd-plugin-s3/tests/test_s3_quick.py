@@ -52,6 +52,18 @@ def times(count: int, answer: Answer) -> Callable[[Asked], Answer | None]:
     return lambda asked: left.pop() if left else None
 
 
+@pytest.mark.parametrize("sdk", [False, True])
+async def test_whose_an_object_is_however_the_server_writes_it(fake: FakeS3, sdk: bool) -> None:
+    async with ready(fake.endpoint) as (bucket, by_sdk):
+        fake.objects["k"] = b"x"
+        said = {"ETag": '"e"', "X-Amz-Meta-Tusd-Upload": "me", **STAMP}
+        fake.rule = lambda asked: (
+            Answer(200, b"x", said) if not sdk or "boto" in asked.headers["user-agent"].lower() else error(500, "Busy")
+        )
+        assert (await bucket.head("k")).mark == "me"
+        assert bool(by_sdk) == sdk
+
+
 # --- the same as by the SDK
 
 KEYS = ["plain", "a/b//c", "ü +~%2F&?#='(*)!;:@$,", "/first", "dots/..x/.y", "~"]

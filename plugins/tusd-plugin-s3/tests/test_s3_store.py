@@ -15,7 +15,7 @@ import pytest
 
 from memory_bucket import RULES, Dead, MemoryBucket, Server, Thing, new_store
 from tusd import plugin
-from tusd.plugin import UploadId, UploadInfo
+from tusd.plugin import State, UploadId, UploadInfo
 from tusd.testing.bodies import FakeBody, FakeLease, pattern
 from tusd.testing.faults import cancelled_at
 from tusd_plugin_s3.profiles import Profile
@@ -333,6 +333,35 @@ class TestCreation:
         for taken_or_wrong in ("mine/x", "../x", "x.info"):
             with pytest.raises(plugin.HookError, match=r"storage\.Key"):
                 await new_upload(store, 1, id=UploadId("v"), storage={"Key": taken_or_wrong})
+
+    @pytest.mark.parametrize("conditional", [True, False])
+    @pytest.mark.parametrize("length", [4, 60])
+    async def test_two_uploads_with_one_chosen_key_do_not_touch_each_others_object(self, length: int, conditional: bool) -> None:
+        """Nothing was there yet when the hook chose it for both."""
+        bucket = MemoryBucket(conditional=conditional)
+        store = new_store(bucket)
+        first, second, third = [
+            await new_upload(store, length, id=UploadId(name), storage={"Key": "same"}) for name in ("first", "second", "third")
+        ]
+        await first.append(FakeBody(DATA[:length]))
+        with pytest.raises(plugin.StorageUnavailable):
+            await second.append(FakeBody(DATA[-length:]))
+        assert (await store.info(second.info.id)).state is State.RECEIVING
+        for other in (second, third):
+            await other.terminate()
+        assert await content(store, "first") == DATA[:length]
+        assert b"first" not in str(bucket.server.objects["same"].carries).encode(), "an id is a secret"
+        await first.terminate()
+        assert not bucket.server.objects
+
+    async def test_clients_cannot_say_whose_an_object_is(self) -> None:
+        store = new_store(bucket := MemoryBucket())
+        metadata = plugin.Metadata({"Tusd-Upload": b"forged"})
+        for name, storage in (("chosen", {"Key": "chosen-key"}), ("other", {})):
+            upload = await new_upload(store, 4, id=UploadId(name), metadata=metadata, storage=storage)
+            await upload.append(FakeBody(DATA[:4]))
+        assert b"forged" not in str([thing.carries for thing in bucket.server.objects.values()]).encode()
+        assert await content(store, "chosen") == await content(store, "other") == DATA[:4]
 
     async def test_objects_carry_what_the_upload_is(self) -> None:
         bucket = MemoryBucket()

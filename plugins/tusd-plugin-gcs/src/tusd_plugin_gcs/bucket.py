@@ -19,6 +19,7 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 from time import monotonic
 from typing import Any, Protocol, TypeVar
+from urllib.parse import quote
 
 from tusd import plugin
 from tusd.plugin import Blocks, in_thread
@@ -353,7 +354,7 @@ class Bucket:
             return Changed(name)
         self._metrics.add(REQUEST_ERRORS, 1, (operation, error.code))
         status = "no answer" if error.status is None else f"status {error.status}"
-        self._logger.error("%s of %s failed with %s: %s", operation, shortened(name), status, _without(str(error), name))
+        self._logger.error("%s of %s failed with %s: %s", operation, shortened(name), status, without(str(error), name))
         return plugin.StorageUnavailable()
 
     def _unusable(self, operation: str, name: str, error: Exception) -> plugin.StorageUnavailable:
@@ -378,12 +379,14 @@ async def all_of(works: Sequence[Callable[[], Any]]) -> list[Any]:
 
 def shortened(name: str) -> str:
     """A name for the log, which must not have the whole of an id."""
-    folder, slash, last = name.rpartition("/")
-    return f"{folder[:40]}{slash}{last[:8]}…" if len(last) > 8 else f"{folder[:40]}{slash}{last}"
+    return "/".join(f"{part[:8]}…" if len(part) > 8 else part for part in name.split("/"))
 
 
-def _without(text: str, name: str) -> str:
-    return text.replace(name, shortened(name)) if name else text
+def without(text: str, name: str) -> str:
+    """A text for the log with the name shortened wherever it stands."""
+    for written in filter(None, (name, quote(name, safe=""))):  # the second: in an address
+        text = text.replace(written, shortened(name))
+    return text
 
 
 def _as_source(source: Source) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from where they are, without a copy, and downloads are read piece by piece; the 
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol, TypeVar
@@ -103,7 +104,7 @@ class Related:
     """The body of an upload of kind `multipart`: what is said of the object, and its bytes. Neither copied nor read as a whole."""
 
     def __init__(self, about: Mapping[str, Any], data: Data, size: int) -> None:
-        boundary = "==tusd-gcs-7f9b1c2e5d=="
+        boundary = f"tusd-{secrets.token_hex(16)}"  # the client chooses the bytes, which must not hold it
         self.content_type = f"multipart/related; boundary={boundary}"
         kind = str(about.get("contentType", "application/octet-stream"))
         head = f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n{json.dumps(about)}\r\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Any
 from urllib.parse import quote
@@ -13,10 +14,10 @@ from .keys import safe_filename
 METADATA_LIMIT = 6144
 """Bytes of keys and values. Cloud Storage takes 8 KiB; the rest is for what we note ourselves."""
 UPLOAD, RUN = "tusd-upload", "tusd-run"
-"""In an object's metadata: the id of the upload that it is, or belongs to, and its run."""
+"""In an object's metadata: which upload it is, or belongs to (`owner`), and its run."""
 _KEY = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 _TYPE = re.compile(
-    r"[A-Za-z0-9!#$&^_.+-]{1,64}/[A-Za-z0-9!#$&^_.+-]{1,64}(\s*;\s*[A-Za-z0-9!#$&^_.+-]+=[A-Za-z0-9!#$&^_.+\"-]+)*"
+    r"[A-Za-z0-9!#$&^_.+-]{1,64}/[A-Za-z0-9!#$&^_.+-]{1,64}([ \t]*;[ \t]*[A-Za-z0-9!#$&^_.+-]+=[A-Za-z0-9!#$&^_.+\"-]+)*"
 )
 _RUNS_SCRIPTS = re.compile(
     r"text/(html|xml|xsl|javascript|ecmascript|cache-manifest)|application/(xml|javascript|ecmascript|x-shockwave-flash)|.*\+xml|multipart/.*|message/.*"
@@ -30,10 +31,15 @@ def object_fields(info: UploadInfo, run: str) -> dict[str, Any]:
     kind = text.get("filetype", "").strip()
     if not _TYPE.fullmatch(kind) or len(kind) > 255:
         kind = "application/octet-stream"
-    fields: dict[str, Any] = {"contentType": kind, "metadata": {**_metadata(text), UPLOAD: info.id, RUN: run}}
+    fields: dict[str, Any] = {"contentType": kind, "metadata": {**_metadata(text), UPLOAD: owner(info.id), RUN: run}}
     if _RUNS_SCRIPTS.fullmatch(kind.partition(";")[0].strip().lower()):
         fields["contentDisposition"] = _attachment(text.get("filename") or text.get("name") or "")
     return fields
+
+
+def owner(upload_id: str) -> str:
+    """What stands for an id where everybody may see it who may read the object: the id itself is a secret."""
+    return hashlib.sha256(upload_id.encode()).hexdigest()[:32]
 
 
 def _metadata(text: dict[str, str]) -> dict[str, str]:

@@ -27,7 +27,7 @@ class Target:
     name: str
     base: str
     """How the names of all other objects of this upload begin."""
-    upload: str
+    owner: str
     run: str
     fields: Mapping[str, Any]
     """What it carries."""
@@ -81,7 +81,7 @@ async def compose_groups(
             return group[0]
         name = name_of(number)
         check()
-        about = {"metadata": {UPLOAD: target.upload, RUN: target.run}, "customTime": utcnow().isoformat()}
+        about = {"metadata": {UPLOAD: target.owner, RUN: target.run}, "customTime": utcnow().isoformat()}
         stat = await bucket.compose(name, group, match=None if replace else 0, about=about)
         _compare(stat, _size_and_crc(group), logger)
         return Source(name, stat.size, stat.crc, stat.generation)
@@ -110,7 +110,7 @@ async def place(
         there = await _there(bucket, target)
         if there.metadata.get(RUN) == target.run and (there.size, there.crc) == expected:
             return Sealed(there.size, there.crc, there.generation)
-        if there.metadata.get(UPLOAD) != target.upload:
+        if there.metadata.get(UPLOAD) != target.owner:
             logger.error("the object %s is there already, and is not of this upload; remove or rename it", shortened(target.name))
             raise plugin.StorageUnavailable() from None
         check()

@@ -19,7 +19,7 @@ from tusd.plugin import Body, Cutter, Lease, Piece, Sending, State, UploadInfo, 
 
 from .bucket import COMPOSE_LIMIT, Changed, Missing, Source, Stat, all_of
 from .figures import SPILL_DURATION
-from .headers import RUN, object_fields
+from .headers import RUN, object_fields, owner
 from .manifest import Chunk, Manifest, Sealed
 from .pieces import chunk_fields, find, longest
 from .sealing import Target, compose_all, compose_groups, place
@@ -409,7 +409,7 @@ class GcsUpload(plugin.Upload, plugin.Terminable, plugin.Concatenable, plugin.At
 
     def _target(self, manifest: Manifest, kept: UploadInfo) -> Target:
         key, base = self._store.key_of(kept), self._store.base(kept.id)
-        return Target(key, base, kept.id, manifest.run, object_fields(kept, manifest.run))
+        return Target(key, base, owner(kept.id), manifest.run, object_fields(kept, manifest.run))
 
     def _chunk_name(self, number: int) -> str:
         return self._manifest.chunk_name(self._store.base(self._kept.id), number)

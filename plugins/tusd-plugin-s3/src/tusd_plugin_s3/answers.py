@@ -45,6 +45,8 @@ class Stat:
     size: int
     etag: str
     modified: datetime
+    mark: str | None = None
+    """Whose it is: see `headers.MARK`. None: it does not say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from tusd import plugin
 from . import figures
 from .answers import Changed, Conflict, Found, Gone, Listed, Missing, Part, Stat, changed, gone, gone_or_missing, missing
 from .calling import BROKEN, Calling, Means
-from .headers import encrypted
+from .headers import MARK, encrypted
 from .options import Options
 from .quick import Answer, Quick, Request, Tried, headers_of
 from .reasons import status_of
@@ -131,10 +131,11 @@ class Bucket:
                 body.close()
 
     async def head(self, key: str, operation: str = "head_object") -> Stat:
-        """How large an object is, and since when. Raises `Missing`."""
+        """How large an object is, since when, and whose. Raises `Missing`."""
         work: Any = partial(self.client.head_object, Bucket=self.name, Key=key)
         got = await self._call(operation, key, work, means=missing, quick=(Request("HEAD", key), lambda answer: answer.facts))
-        return Stat(got["ContentLength"], _etag(got), self._modified(operation, key, got))
+        metadata = {name.lower(): text for name, text in got.get("Metadata", {}).items()}  # servers write them as they like
+        return Stat(got["ContentLength"], _etag(got), self._modified(operation, key, got), metadata.get(MARK))
 
     async def put(
         self,

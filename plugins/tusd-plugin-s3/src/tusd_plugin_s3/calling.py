@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
@@ -128,6 +129,8 @@ class Calling:
     def _tell(self, operation: str, key: str, code: str, what: str, facts: dict[str, object]) -> None:
         self.metrics.add(figures.REQUEST_ERRORS, labels=(operation, code))
         if not self.silent:
+            for written in filter(None, (key, quote(key), quote(key, safe=""))):  # AWS quotes what one may not do, with the key
+                what = what.replace(written, _shortened(key))
             self._logger.error("%s failed: %s", operation, what, extra={**self._named(key), "code": code, **facts})
 
     def _named(self, key: str) -> dict[str, object]:
@@ -135,8 +138,12 @@ class Calling:
         for prefix in (self._options.below_info, self._options.prefix):
             if key.startswith(prefix) and (key.endswith((".info", ".part")) or self._options.key == "{id}"):
                 return {"upload": key.removeprefix(prefix)}
-        return {"key": "/".join(part if len(part) <= 8 else part[:8] + "..." for part in key.split("/"))}
+        return {"key": _shortened(key)}
 
     def _wanted(self, change: int) -> None:
         self._demand += change
         self.metrics.set(figures.SEMAPHORE_DEMAND, self._demand)
+
+
+def _shortened(key: str) -> str:
+    return "/".join(part if len(part) <= 8 else part[:8] + "..." for part in key.split("/"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing, suppress
@@ -71,7 +72,18 @@ class Context:
 
     def carries(self, info: UploadInfo) -> dict[str, Any]:
         """What the upload's object carries besides its bytes."""
-        return carried(info, self._options)
+        return carried(info, self._options, self.mark(info))
+
+    def mark(self, info: UploadInfo) -> str | None:
+        """What tells an upload's object from that of another upload with the same key; None: the key is made of the id, and there is no other.
+
+        Not the id itself: it is a secret, and whoever may read the object may read this."""
+        try:
+            if info.storage["Key"] == self.keys.object(info):
+                return None
+        except ValueError:
+            pass  # the template would make a key that is too long
+        return hashlib.sha256(info.id.encode()).hexdigest()[:32]
 
     async def tail(self, upload_id: UploadId, tail: Tail) -> bytearray:
         """A tail's bytes. They never change."""

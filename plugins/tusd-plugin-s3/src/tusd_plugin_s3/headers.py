@@ -12,6 +12,8 @@ from .options import Options
 
 METADATA_MOST = 2048
 """Bytes of names and values that S3 takes as an object's metadata."""
+MARK = "tusd-upload"
+"""In the metadata of an object under a key that somebody has chosen: whose it is. Two uploads may have been given the same."""
 _MEDIA_TYPE = re.compile(
     r"""[\w!#$%&'*+.^`|~-]+/[\w!#$%&'*+.^`|~-]+([ \t]*;[ \t]*[\w!#$%&'*+.^`|~-]+=("[ !#-\[\]-~]*"|[\w!#$%&'*+.^`|~-]+))*""",
     re.ASCII,
@@ -27,13 +29,13 @@ _HARMLESS = frozenset(
 """Types that browsers show without running scripts, as in the server's own downloads. No svg, html, xml, pdf on purpose."""
 
 
-def carried(info: plugin.UploadInfo, options: Options) -> dict[str, Any]:
-    """The arguments for PutObject or CreateMultipartUpload of an upload's object."""
+def carried(info: plugin.UploadInfo, options: Options, mark: str | None = None) -> dict[str, Any]:
+    """The arguments for PutObject or CreateMultipartUpload of an upload's object. `mark`: whose it is."""
     media_type = _media_type(info.metadata)
     carries: dict[str, Any] = {"ContentType": media_type, **encrypted(options)}
     if media_type.partition(";")[0].strip().lower() not in _HARMLESS:
         carries["ContentDisposition"] = _attachment(info.metadata)
-    if metadata := _metadata(info.metadata):
+    if metadata := _metadata(info.metadata, {} if mark is None else {MARK: mark}):
         carries["Metadata"] = metadata
     if options.storage_class is not None:
         carries["StorageClass"] = options.storage_class
@@ -76,13 +78,13 @@ def _attachment(metadata: plugin.Metadata) -> str:
     return "attachment"
 
 
-def _metadata(metadata: plugin.Metadata) -> dict[str, str]:
+def _metadata(metadata: plugin.Metadata, ours: dict[str, str]) -> dict[str, str]:
     """The upload's metadata as far as it can be headers: in its order, until S3 would take no more. The `.info` object has all."""
-    found: dict[str, str] = {}
-    room = METADATA_MOST
+    found = dict(ours)
+    room = METADATA_MOST - sum(len(name) + len(text) for name, text in ours.items())
     for key, value in metadata.items():
         name, text = key.lower(), _UNPRINTABLE.sub("?", value.decode("utf-8", "replace").replace("\t", " ")).strip()
-        if not _NAME.fullmatch(name) or name in found:
+        if not _NAME.fullmatch(name) or name in found or name == MARK:
             continue
         room -= len(name) + len(text)
         if room < 0:

@@ -33,6 +33,7 @@ _DISTRUST = 3
 reached, or does not like how we ask is not asked twice each time."""
 _REST = 30.0
 _NO_SUCH_KEY = b"<Code>NoSuchKey</Code>"
+_METADATA = "x-amz-meta-"
 _HEADERS = {
     "ACL": "x-amz-acl",
     "ContentDisposition": "content-disposition",
@@ -76,7 +77,7 @@ class Answer:
     status: int
     """200 or 204; 404: there is no such key; 412: a condition does not hold; 409: another write with conditions at the same moment."""
     facts: Mapping[str, Any]
-    """`ETag`, `LastModified` and `ContentLength` as the SDK has them: of a GET and a HEAD all, of a PUT the first."""
+    """`ETag`, `LastModified`, `ContentLength` and `Metadata` as the SDK has them: of a GET and a HEAD all, of a PUT the first."""
     data: bytes = b""
 
 
@@ -123,7 +124,7 @@ def headers_of(arguments: Mapping[str, Any]) -> dict[str, str] | None:
         if name == "BucketKeyEnabled":
             headers["x-amz-server-side-encryption-bucket-key-enabled"] = "true" if value else "false"
         elif name == "Metadata":
-            headers |= {f"x-amz-meta-{key.lower()}": text for key, text in value.items()}
+            headers |= {f"{_METADATA}{key.lower()}": text for key, text in value.items()}
         elif name in _HEADERS:
             headers[_HEADERS[name]] = value
         else:
@@ -256,7 +257,8 @@ def _understood(request: Request, status: int, headers: Mapping[str, str], data:
     )
     if modified is None or not size.isdecimal():
         return None
-    return Answer(status, {"ETag": etag, "LastModified": modified, "ContentLength": int(size)}, data)
+    metadata = {name[len(_METADATA) :]: text for name, text in headers.items() if name.lower().startswith(_METADATA)}
+    return Answer(status, {"ETag": etag, "LastModified": modified, "ContentLength": int(size), "Metadata": metadata}, data)
 
 
 def _date(text: str | None) -> datetime | None:

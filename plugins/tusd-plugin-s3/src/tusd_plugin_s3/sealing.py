@@ -9,7 +9,7 @@ from tusd import plugin
 from tusd.plugin import Final
 
 from . import go
-from .bucket import Changed, Data, Gone, Missing, Part
+from .bucket import Changed, Data, Gone, Missing, Part, Stat
 from .context import Context
 from .manifest import Manifest, Tail, counted, with_counted
 from .record import Record
@@ -41,6 +41,7 @@ class Sealing:
         if manifest.tail is not None and manifest.multipart is not None:
             manifest = await self._with_tail(manifest, manifest.multipart, manifest.tail)
         if manifest.parts and manifest.multipart is not None:
+            await self._refuse_taken()
             self._record.check()
             try:
                 await self._context.bucket.complete(self._record.object, manifest.multipart, manifest.parts)
@@ -65,11 +66,32 @@ class Sealing:
     async def _there(self, size: int) -> None:
         """The multipart upload is gone: because the object was made of it?"""
         try:
-            found = (await self._context.bucket.head(self._record.object)).size
+            found = await self._context.bucket.head(self._record.object)
         except Missing:
             found = None
-        if found != size:
+        if found is None or found.size != size or self._is_anothers(found):
             raise self.lost()
+
+    def _is_anothers(self, there: Stat) -> bool:
+        mark = self._context.mark(self._record.info)
+        return mark is not None and there.mark not in (None, mark)
+
+    async def taken(self) -> bool:
+        """Whether another upload's object is there: a hook has chosen one key for both, while nothing was there."""
+        if self._context.mark(self._record.info) is None:
+            return False
+        try:
+            return self._is_anothers(await self._context.bucket.head(self._record.object))
+        except Missing:
+            return False
+
+    async def _refuse_taken(self) -> None:
+        if await self.taken():
+            self._context.logger.error(
+                "another upload's object is there; let the pre-create hook choose a storage.Key for each upload",
+                extra=self._record.named,
+            )
+            raise plugin.StorageUnavailable(info=self._record.info)
 
     async def put_object(self, data: Data) -> None:
         """Make the object in one piece. What a holder before has put there, and nobody was told of, is replaced; what one puts there later
@@ -77,6 +99,7 @@ class Sealing:
         bucket, key, there = self._context.bucket, self._record.object, None
         carries = self._context.carries(self._record.info)
         for _ in range(_TRIES):
+            await self._refuse_taken()
             self._record.check()
             try:
                 await bucket.put(key, data, carries=carries, match=there, absent=there is None)
@@ -134,7 +157,8 @@ class Sealing:
         length = self._record.info.length
         if length is not None:
             try:
-                if (await self._context.bucket.head(self._record.object)).size == length:
+                found = await self._context.bucket.head(self._record.object)
+                if found.size == length and not self._is_anothers(found):
                     return manifest.finished(length)
             except Missing:
                 pass

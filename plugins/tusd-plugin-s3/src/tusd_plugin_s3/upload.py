@@ -92,7 +92,8 @@ class S3Upload(plugin.Upload, plugin.Terminable, plugin.Concatenable, plugin.Ato
         tails = [manifest.tail.key] if manifest.tail is not None else []
         if manifest.litter or manifest.object is None:
             tails += await self._sealing.tails()
+        objects = [] if await self._sealing.taken() else [record.object]
         record.check()
-        await bucket.delete(record.object, *dict.fromkeys(tails))
+        await bucket.delete(*objects, *dict.fromkeys(tails))
         record.check()
         await bucket.delete(record.key, operation="delete_info_object")
