@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import tusd
+import tusd_plugin_gcs
 import tusd_plugin_s3
 from tusd.builtin.prometheus_metrics import OWN
 from tusd.builtin.shared_figures import LABEL_SETS, SIZE
@@ -32,7 +33,7 @@ GO_S3 = {
     "tusd_s3_upload_semaphore_demand": ("gauge", ()),
     "tusd_s3_upload_semaphore_limit": ("gauge", ()),
 }
-PLUGINS = (tusd_plugin_s3,)
+PLUGINS = (tusd_plugin_gcs, tusd_plugin_s3)
 """The plugins in this repository that have metrics."""
 
 

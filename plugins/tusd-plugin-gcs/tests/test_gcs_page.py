@@ -11,7 +11,6 @@ from tests.configs import load_config
 
 from tusd.registry import Registry
 from tusd_plugin_gcs import GcsStorage
-from tusd_plugin_gcs.figures import ALL
 from tusd_plugin_gcs.headers import METADATA_LIMIT
 
 PAGE = (Path(__file__).parents[3] / "docs" / "howto" / "gcs.md").read_text()
@@ -35,11 +34,6 @@ def test_every_option_has_its_row() -> None:
         else:
             given = GcsStorage.Options.model_validate({"bucket": "bkt", name: yaml.safe_load(default.strip("`"))})
             assert getattr(given, name) == fields[name].default, name
-
-
-def test_every_metric_has_its_row() -> None:
-    shown = re.findall(r"^\| `(\w+)` \| (\w+) \| (.+?) \| (.+) \|$", section("Metrics"), re.MULTILINE)
-    assert shown == [(one.name, one.kind, ", ".join(f"`{label}`" for label in one.labels) or "-", one.help) for one in ALL]
 
 
 def test_the_examples_are_valid(tmp_path: Path) -> None:

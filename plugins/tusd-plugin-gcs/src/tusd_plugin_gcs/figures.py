@@ -27,6 +27,9 @@ BUFFER = Metric("tusd_gcs_buffer_bytes", "gauge", "Bytes of bodies that are held
 BUFFER_LIMIT = Metric(
     "tusd_gcs_buffer_limit_bytes", "gauge", "The most bytes of bodies that are held in memory, of all workers together"
 )
+BUFFER_WAITING = Metric(
+    "tusd_gcs_buffer_waiting", "gauge", "Bodies that are not read at the moment because there is no memory for them"
+)
 SPILL_DURATION = Metric(
     "tusd_gcs_disk_write_duration_ms",
     "histogram",
@@ -35,11 +38,17 @@ SPILL_DURATION = Metric(
     _MILLISECONDS,
 )
 
-ALL = (REQUEST_DURATION, REQUEST_ERRORS, RETRIES, BUFFER, BUFFER_LIMIT, SPILL_DURATION)
+ALL = (REQUEST_DURATION, REQUEST_ERRORS, RETRIES, BUFFER, BUFFER_LIMIT, BUFFER_WAITING, SPILL_DURATION)
 
 
 def new_memory(limit: int, metrics: plugin.Metrics) -> plugin.Memory:
     """The budget of a worker, which tells how it is used."""
     metrics.declare(*ALL)
     metrics.set(BUFFER_LIMIT, limit)
-    return plugin.Memory(limit, lambda used: metrics.set(BUFFER, used))
+
+    def told(used: int) -> None:
+        metrics.set(BUFFER, used)
+        metrics.set(BUFFER_WAITING, memory.waiting)
+
+    memory = plugin.Memory(limit, told)
+    return memory

@@ -31,7 +31,7 @@ class S3Storage:
         async with connecting.connect(self.options, worker) as bucket:
             from . import store
 
-            memory = plugin.Memory(self.options.buffer, figures.buffered(worker.metrics, self.options.buffer))
+            memory = figures.new_memory(worker.metrics, self.options.buffer)
             opened = store.S3Store(bucket, self.options, self.options.rules, memory, worker)
             try:
                 yield opened

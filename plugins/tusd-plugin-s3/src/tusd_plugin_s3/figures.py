@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from tusd import plugin
 
 OPERATIONS = (
@@ -43,11 +41,20 @@ REQUEST_ERRORS = plugin.Metric(
 RETRIES = plugin.Metric("tusd_s3_retries_total", "counter", "Requests to the S3 server that were sent again")
 BUFFER = plugin.Metric("tusd_s3_buffer_bytes", "gauge", "Bytes of uploads that are held in memory")
 BUFFER_LIMIT = plugin.Metric("tusd_s3_buffer_limit_bytes", "gauge", "Bytes of uploads that may be held in memory")
+BUFFER_WAITING = plugin.Metric(
+    "tusd_s3_buffer_waiting", "gauge", "Bodies of uploads that are not read at the moment because there is no memory for them"
+)
 
 ALL = tuple(one for one in list(vars().values()) if isinstance(one, plugin.Metric))
 
 
-def buffered(metrics: plugin.Metrics, limit: int) -> Callable[[int], None]:
-    """Tell the limit; what `plugin.Memory` then tells of its use."""
+def new_memory(metrics: plugin.Metrics, limit: int) -> plugin.Memory:
+    """The memory of a worker, which tells how it is used."""
     metrics.set(BUFFER_LIMIT, limit)
-    return lambda used: metrics.set(BUFFER, used)
+
+    def told(used: int) -> None:
+        metrics.set(BUFFER, used)
+        metrics.set(BUFFER_WAITING, memory.waiting)
+
+    memory = plugin.Memory(limit, told)
+    return memory
