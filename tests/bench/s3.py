@@ -320,6 +320,7 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=0, help="milliseconds that our own S3 server takes for each answer")
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=COMMAND", help="another server")
     parser.add_argument("--ours", action="append", default=[], metavar="NAME={OPTIONS}", help="ours with options")
+    parser.add_argument("--workers", default="1", help="server.workers of ours; 1,2 measures with one and with two")
     parser.add_argument("--only", help="measure only the servers with these names")
     parser.add_argument("--work", default=",".join(WORK), help="which of %(default)s")
     parser.add_argument("--rounds", type=int, default=3)
@@ -330,7 +331,8 @@ def main() -> None:
     if not shutil.which("wrk"):
         sys.exit("the benchmark needs wrk; Debian and Ubuntu: apt-get install wrk")
     with endpoint(arguments.endpoint, arguments.latency) as s3, tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        ours = [S3Server("tusd", COMMAND, 1, s3=s3)]
+        numbers = [int(number) for number in arguments.workers.split(",")]
+        ours = [S3Server("tusd" if number == 1 else f"tusd x{number}", COMMAND, number, s3=s3) for number in numbers]
         for name, _, text in (mine.partition("=") for mine in arguments.ours):
             options, _, command = text.partition("|")
             ours.append(S3Server(name, command.strip() or COMMAND, 1, s3=s3, options=options))
@@ -347,10 +349,10 @@ def main() -> None:
                 measure(server, source, arguments.work.split(","), figures[server.name])
     report(figures, [mine.name for mine in ours if mine in servers], [peer.name for peer in peers if peer in servers])
     for server in servers:
-        for work, counts in server.operations.items():
-            print(
-                f"{server.name}: {work}: S3 requests for an upload:", *(f"{n} {count:.2f}" for n, count in sorted(counts.items()))
-            )
+        for work, requests in server.operations.items():
+            if requests:
+                each = (f"{name} {count:.2f}" for name, count in sorted(requests.items()))
+                print(f"{server.name}: {work}: S3 requests for an upload:", *each)
     if arguments.json:
         arguments.json.write_text(json.dumps({"figures": figures, "requests": {s.name: s.operations for s in servers}}, indent=1))
 
