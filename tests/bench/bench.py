@@ -56,25 +56,38 @@ class Server:
         self.directory = Path(tempfile.mkdtemp(prefix="tusd-bench-", dir="/dev/shm"))
         (self.directory / "config.yaml").write_text(
             f'server: {{listen: "127.0.0.1:{self.port}", run_directory: "{self.directory}/run", workers: {self.workers}}}\n'
-            f'storage: {{use: file, directory: "{self.directory}/data"}}\nlogging: {{level: warning}}\n'
+            f"storage: {self.storage()}\nlogging: {{level: warning}}\n"
         )
-        words = shlex.split(self.command)
-        argv = [w.format(port=self.port, dir=self.directory, config=self.directory / "config.yaml") for w in words]
+        blanks = {"port": self.port, "dir": self.directory, "config": self.directory / "config.yaml", **self.blanks()}
+        argv = [word.format(**blanks) for word in shlex.split(self.command)]
         with open(self.directory / "log", "wb") as log:
             began = time.perf_counter()
-            process = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
+            process = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True, env=os.environ | self.environment())
         self.pid = process.pid
         try:
             self._wait_until_up(process, began)
             yield
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
             try:
                 process.wait(10)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
             shutil.rmtree(self.directory, ignore_errors=True)
+
+    def storage(self) -> str:
+        """The section of our configuration."""
+        return f'{{use: file, directory: "{self.directory}/data"}}'
+
+    def blanks(self) -> Mapping[str, str]:
+        """More that a command may ask for in braces."""
+        return {}
+
+    def environment(self) -> Mapping[str, str]:
+        """Variables that the server gets besides ours."""
+        return {}
 
     def _wait_until_up(self, process: subprocess.Popen[bytes], began: float) -> None:
         while True:
@@ -99,7 +112,7 @@ class Server:
     def cpu(self) -> float:
         """Seconds of CPU, user and system."""
         total = 0
-        for pid in self._tree():
+        for pid in self.tree():
             with contextlib.suppress(OSError):
                 fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
                 total += int(fields[11]) + int(fields[12])
@@ -108,7 +121,7 @@ class Server:
     def memory(self, key: str = "VmRSS") -> float:
         """Resident memory in MiB; `VmHWM` for the peak."""
         total = 0
-        for pid in self._tree():
+        for pid in self.tree():
             with contextlib.suppress(OSError):
                 for line in Path(f"/proc/{pid}/status").read_text().splitlines():
                     if line.startswith(key):
@@ -118,14 +131,15 @@ class Server:
     def share(self) -> float:
         """As `memory`, with what several processes have in common counted once (the sum of their Pss)."""
         total = 0
-        for pid in self._tree():
+        for pid in self.tree():
             with contextlib.suppress(OSError):
                 for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
                     if line.startswith("Pss:"):
                         total += int(line.split()[1])
         return total / 1024
 
-    def _tree(self) -> list[int]:
+    def tree(self) -> list[int]:
+        """The ids of its processes."""
         found, todo = [], [self.pid]
         while todo:
             pid = todo.pop()
@@ -231,11 +245,11 @@ def chunks(server: Server, source: Path) -> Figures:
     return {"1 MiB PATCHes MiB/s": size / seconds / MIB, "1 MiB PATCHes cpu s/GiB": cpu / (size / 2**30)}
 
 
-def wrk(server: Server, script: str) -> tuple[float, float]:
-    """Requests per second, and milliseconds of server CPU each, over 32 connections."""
+def wrk(server: Server, script: str, connections: int = 32) -> tuple[float, float, int]:
+    """Requests per second, milliseconds of server CPU each, and how many there were."""
     file = server.directory / "wrk.lua"
     file.write_text(script)
-    command = ["wrk", "-t1", "-c32", "-d5s", "-s", str(file), f"http://127.0.0.1:{server.port}/files/"]
+    command = ["wrk", "-t1", f"-c{connections}", "-d5s", "-s", str(file), f"http://127.0.0.1:{server.port}/files/"]
     cpu = server.cpu()
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     cpu = server.cpu() - cpu
@@ -244,14 +258,19 @@ def wrk(server: Server, script: str) -> tuple[float, float]:
     words = [line.split() for line in output.splitlines()]
     rate = next(float(w[1]) for w in words if w[:1] == ["Requests/sec:"])
     count = next(int(w[0]) for w in words if w[1:3] == ["requests", "in"])
-    return rate, 1000 * cpu / count
+    return rate, 1000 * cpu / count, count
+
+
+def posts(size: int) -> str:
+    """A script for `wrk`: whole uploads of so many bytes."""
+    headers = {**BODY, "Upload-Length": size, "Upload-Metadata": "filename d29ybGQucGRm,filetype dGV4dC9wbGFpbg=="}
+    lines = [f'wrk.headers["{name}"] = "{value}"' for name, value in headers.items()]
+    return "\n".join(['wrk.method = "POST"', f'wrk.body = string.rep("x", {size})', *lines])
 
 
 def small(server: Server, source: Path) -> Figures:
     """Whole uploads of 1 KiB in one POST each."""
-    headers = {**BODY, "Upload-Length": "1024", "Upload-Metadata": "filename d29ybGQucGRm,filetype dGV4dC9wbGFpbg=="}
-    lines = [f'wrk.headers["{name}"] = "{value}"' for name, value in headers.items()]
-    rate, cpu = wrk(server, "\n".join(['wrk.method = "POST"', 'wrk.body = string.rep("x", 1024)', *lines]))
+    rate, cpu, _ = wrk(server, posts(1024))
     return {"1 KiB uploads /s": rate, "1 KiB uploads cpu ms": cpu}
 
 
