@@ -558,6 +558,7 @@ async def test_who_waits_long_behind_requests_without_answers_is_not_sent(place:
         pool, usual = bucket._others, bucket._settings
         hanging = [asyncio.create_task(bucket._do("stat", "n", lambda _: release.wait(20), pool)) for _ in range(SMALL_THREADS)]
         late = asyncio.create_task(bucket._do("stat", "n", lambda _: sent.append(1), pool))
+        await asyncio.sleep(0)  # all of them wait now
         await asyncio.sleep(0.2)
         bucket._settings = store.options.model_copy(update={"read_timeout": 0.1})
         release.set()

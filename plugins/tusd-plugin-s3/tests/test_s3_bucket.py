@@ -427,6 +427,7 @@ async def test_who_waits_long_behind_requests_without_answers_is_not_sent(fake: 
             for _ in range(SMALL_THREADS)
         ]
         late = asyncio.create_task(bucket.calling.call("get_object", "k", lambda: sent.append(1), None, None))
+        await asyncio.sleep(0)  # all of them wait now
         await asyncio.sleep(0.2)
         bucket.calling._options = usual.model_copy(update={"read_timeout": 0.1})
         release.set()
