@@ -138,3 +138,24 @@ def test_no_timer_keeps_a_loop_or_the_blocks() -> None:
     assert began.time() - at < 1
     gc.collect()
     assert kept() is None
+
+
+@pytest.mark.parametrize("wanted", [1, 10, BLOCK // 2, BLOCK // 2 + 1, BLOCK])
+@pytest.mark.parametrize("size", [1, 10, 11, BLOCK // 2 + 5, BLOCK, BLOCK + 7, 2 * BLOCK + 1])
+async def test_few_bytes_take_little_memory_and_more_may_come(wanted: int, size: int) -> None:
+    spare, data = Spare(8 * BLOCK), pattern(1, size)
+    found, at = Blocks(spare), 0
+    while at < size:
+        room = found.room(wanted)
+        n = min(len(room), size - at)
+        room[:n] = data[at : at + n]
+        del room
+        found.filled(n)
+        at += n
+    assert content(found) == data
+    if wanted <= BLOCK // 2 and size <= wanted:
+        assert sum(map(len, found._blocks)) == wanted
+    found.trim()
+    assert content(found) == data
+    found.release()
+    assert spare._used == 0 and all(len(block) == BLOCK for block in spare._blocks)

@@ -187,6 +187,28 @@ async def test_all_blocks_are_used_again(cuts: int) -> None:
         assert len(memory.spare) == 8 // cuts
 
 
+@pytest.mark.parametrize("target", [3, 8 << 20])
+async def test_small_bodies_that_stall_hold_no_more_than_they_have_reserved(target: int) -> None:
+    memory, held = Memory(20), 0
+    bodies = [FedBody() for _ in range(3)]
+    cutters = [Cutter(body, memory) for body in bodies]
+    waiting = [asyncio.create_task(cutter.next(3, target)) for cutter in cutters]
+    for body in bodies:
+        body.feed(b"x")
+    await soon()
+    for cutter in cutters:
+        assert cutter._filling is not None and isinstance(cutter._filling.data, Blocks)
+        held += sum(len(block) for block in cutter._filling.data._blocks)
+    assert 9 <= held <= memory.used
+    for body in bodies:
+        body.feed(b"yz" + b"more" * (target > 3))
+        body.end()
+    pieces = await asyncio.gather(*waiting)
+    assert all(piece is not None and bytes_of(piece).startswith(b"xyz") for piece in pieces)
+    for cutter in cutters:
+        await cutter.__aexit__()
+
+
 async def test_a_block_that_is_still_read_into_is_nobody_elses_after_a_cancellation() -> None:
     memory, stalled = Memory(16 << 20), FedBody()
     async with Cutter(stalled, memory) as cutter:

@@ -89,19 +89,25 @@ class Blocks:
     def __len__(self) -> int:
         return self._size
 
-    def add(self, data: bytes | bytearray | memoryview) -> None:
-        """Copy bytes to the end."""
+    def add(self, data: bytes | bytearray | memoryview, wanted: int = BLOCK) -> None:
+        """Copy bytes to the end. `wanted`: see `room`."""
         rest = memoryview(data)
         while rest:
-            room = self.room()[: len(rest)]
+            room = self.room(wanted)[: len(rest)]
             room[:] = rest[: len(room)]
             self._size, rest = self._size + len(room), rest[len(room) :]
 
-    def room(self) -> memoryview:
-        """Where the next bytes go: the free rest of a block. They count once `filled` says so."""
+    def room(self, wanted: int = BLOCK) -> memoryview:
+        """Where the next bytes go: the free rest of a block. They count once `filled` says so.
+
+        `wanted`: how many are expected. Of a few, each body of which would else hold a block, there is room for so many only."""
         spare, used = self._held(), self._size % BLOCK
         if len(self._blocks) * BLOCK == self._size:
-            self._blocks.append(spare.take())
+            self._blocks.append(bytearray(max(1, wanted)) if wanted <= BLOCK // 2 else spare.take())
+        elif used == len(self._blocks[-1]):  # more came than was expected
+            block = spare.take()
+            block[:used] = self._blocks[-1]
+            self._blocks[-1] = block
         return memoryview(self._blocks[-1])[used:]
 
     def filled(self, n: int) -> None:
@@ -111,7 +117,7 @@ class Blocks:
     def trim(self) -> None:
         """No more is added: a block of which less than half is used goes back, so that small pieces hold little memory."""
         used = self._size % BLOCK
-        if self._blocks and len(self._blocks) * BLOCK - self._size > BLOCK // 2:
+        if self._blocks and len(self._blocks[-1]) == BLOCK and len(self._blocks) * BLOCK - self._size > BLOCK // 2:
             block = self._blocks.pop()
             if used:
                 self._blocks.append(block[:used])

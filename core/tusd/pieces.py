@@ -181,7 +181,7 @@ class _Filling:
         """Where the next bytes may be read into; empty where memory is short. `filled` says how many came."""
         assert isinstance(self.data, Blocks)
         room = min(self._grown(BLOCK - self.size % BLOCK), self.target) - self.size
-        return self.data.room()[:room] if room > 0 else memoryview(b"")
+        return self.data.room(room)[:room] if room > 0 else memoryview(b"")
 
     def filled(self, n: int) -> None:
         assert isinstance(self.data, Blocks)
@@ -192,7 +192,7 @@ class _Filling:
 
     def _add(self, chunk: memoryview) -> None:
         if isinstance(self.data, Blocks):
-            self.data.add(chunk)
+            self.data.add(chunk, min(self.granted, self.target) - self.size)
             self.size += len(chunk)
             return
         began = monotonic()

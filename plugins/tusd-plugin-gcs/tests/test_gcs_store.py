@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import json
+import threading
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -30,6 +31,7 @@ from tusd.plugin import (
 from tusd.testing.bodies import FakeBody, FakeLease, pattern
 from tusd_plugin_gcs import GcsStorage
 from tusd_plugin_gcs import upload as upload_module
+from tusd_plugin_gcs.bucket import SMALL_THREADS
 from tusd_plugin_gcs.cloud import Cloud, Download, Failure
 from tusd_plugin_gcs.manifest import Chunk
 from tusd_plugin_gcs.sizes import sizes
@@ -547,3 +549,23 @@ def test_nothing_else_of_tusd_is_imported() -> None:
                 assert node.module != "tusd" or [name.name for name in node.names] == ["plugin"], file
             if isinstance(node, ast.Import):
                 assert not [name for name in node.names if name.name.split(".")[0] == "tusd"], file
+
+
+async def test_who_waits_long_behind_requests_without_answers_is_not_sent(place: Place) -> None:
+    """Or the last of many would wait as many times as long as the first."""
+    async with place.store() as store:
+        bucket, release, sent = store.bucket, threading.Event(), list[int]()
+        pool, usual = bucket._others, bucket._settings
+        hanging = [asyncio.create_task(bucket._do("stat", "n", lambda _: release.wait(20), pool)) for _ in range(SMALL_THREADS)]
+        late = asyncio.create_task(bucket._do("stat", "n", lambda _: sent.append(1), pool))
+        await asyncio.sleep(0)  # all of them wait now
+        await asyncio.sleep(0.2)
+        bucket._settings = store.options.model_copy(update={"read_timeout": 0.1})
+        release.set()
+        assert all(await asyncio.gather(*hanging))
+        with pytest.raises(StorageUnavailable):
+            await late
+        assert not sent
+        bucket._settings = usual
+        await bucket._do("stat", "n", lambda _: sent.append(1), pool)
+        assert sent

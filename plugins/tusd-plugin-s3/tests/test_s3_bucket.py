@@ -17,6 +17,7 @@ from fake_s3 import Answer, Asked, FakeS3, error, etag, fake_s3
 from s3_opening import Figures, opened
 from tusd.plugin import Blocks, Memory, StorageFull, StorageUnavailable
 from tusd_plugin_s3.bucket import Bucket, Changed, Gone, Missing, Part
+from tusd_plugin_s3.calling import SMALL_THREADS
 
 ID = "0123456789abcdef0123456789abcdef"
 
@@ -415,6 +416,28 @@ async def test_the_log_never_holds_a_chosen_id_whole(fake: FakeS3, caplog: pytes
 
 
 # --- threads
+
+
+async def test_who_waits_long_behind_requests_without_answers_is_not_sent(fake: FakeS3) -> None:
+    """Or the last of many would wait as many times as long as the first."""
+    async with opened(fake.endpoint) as bucket:
+        release, sent, usual = threading.Event(), list[int](), bucket.calling._options
+        hanging = [
+            asyncio.create_task(bucket.calling.call("get_object", "k", lambda: release.wait(20), None, None))
+            for _ in range(SMALL_THREADS)
+        ]
+        late = asyncio.create_task(bucket.calling.call("get_object", "k", lambda: sent.append(1), None, None))
+        await asyncio.sleep(0)  # all of them wait now
+        await asyncio.sleep(0.2)
+        bucket.calling._options = usual.model_copy(update={"read_timeout": 0.1})
+        release.set()
+        assert all(await asyncio.gather(*hanging))
+        with pytest.raises(StorageUnavailable):
+            await late
+        assert not sent
+        bucket.calling._options = usual
+        await bucket.calling.call("get_object", "k", lambda: sent.append(1), None, None)
+        assert sent
 
 
 async def test_small_requests_do_not_wait_behind_parts(bucket: Bucket, fake: FakeS3, figures: Figures) -> None:

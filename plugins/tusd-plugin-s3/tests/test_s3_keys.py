@@ -142,3 +142,9 @@ def test_good_prefixes_and_templates_stay_as_they_are() -> None:
     assert checked_prefix("") == "" and checked_prefix("übung/1") == "übung/1/"
     for template in ("{id}", ALL, "tenant/{id}.bin", "{date:%Y}{id}"):
         assert checked_template(template) == template
+
+
+@pytest.mark.parametrize("ending", [".info", ".part"])
+def test_an_id_that_ends_like_an_object_of_ours_shares_its_key_with_no_other(ending: str) -> None:
+    ids = ["a" + ending + "_" * n for n in range(4)]
+    assert len({Keys("p/", "p/").object(info(one)) for one in ids}) == 4

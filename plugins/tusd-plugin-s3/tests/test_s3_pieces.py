@@ -45,7 +45,7 @@ async def send(bucket: Bucket, upload: str, number: int, piece: Piece) -> str:
 
 
 async def test_pieces_in_memory_are_sent_as_they_are(bucket: Bucket, fake: FakeS3) -> None:
-    data, memory = pattern(1, (3 << 20) + 5), Memory(16 << 20)
+    data, memory = pattern(1, (3 << 20) + (700 << 10)), Memory(16 << 20)
     upload = await bucket.create_multipart("m", {})
     piece = await held(memory, data)
     piece.data.seek(7)

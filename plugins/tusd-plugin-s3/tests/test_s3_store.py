@@ -354,6 +354,18 @@ class TestCreation:
         await first.terminate()
         assert not bucket.server.objects
 
+    async def test_a_file_name_does_not_lead_to_the_object_of_another_id(self) -> None:
+        store = new_store(bucket := MemoryBucket(), key="{id}{filename}")
+        first, second = [
+            await new_upload(store, 4, id=UploadId(chosen), metadata=plugin.Metadata({"filename": name}))
+            for chosen, name in (("12", b"x"), ("1", b"2x"))
+        ]
+        await first.append(FakeBody(DATA[:4]))
+        with pytest.raises(plugin.StorageUnavailable):
+            await second.append(FakeBody(b"evil"))
+        await second.terminate()
+        assert await content(store, "12") == DATA[:4] and set(bucket.server.objects) == {"12x", "12.info"}
+
     async def test_clients_cannot_say_whose_an_object_is(self) -> None:
         store = new_store(bucket := MemoryBucket())
         metadata = plugin.Metadata({"Tusd-Upload": b"forged"})

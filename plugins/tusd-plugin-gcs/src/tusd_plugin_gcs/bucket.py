@@ -100,6 +100,8 @@ class Settings(Protocol):
     def kms_key(self) -> str | None: ...
     @property
     def storage_class(self) -> str | None: ...
+    @property
+    def read_timeout(self) -> float: ...
 
 
 class Bucket:
@@ -337,8 +339,15 @@ class Bucket:
         """Do it in a thread, count it, and say in our words what went wrong. `of_bucket`: what is not found can only be the bucket."""
         retries: list[int] = []
         began = monotonic()
+
+        def begun() -> T:
+            # So long only when the server has stopped to answer. Else each would wait for all those before it.
+            if pool is not self._bodies and monotonic() - began > self._settings.read_timeout:
+                raise Failure(None, "it was not sent: those before it wait for answers for too long")
+            return work(lambda: retries.append(1))
+
         try:
-            return await in_thread(lambda: work(lambda: retries.append(1)), pool)
+            return await in_thread(begun, pool)
         except Failure as error:
             raise self._failed(operation, name, error, of_bucket=of_bucket) from error
         finally:

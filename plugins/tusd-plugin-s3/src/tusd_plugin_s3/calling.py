@@ -34,6 +34,10 @@ _REGION = re.compile(r"/\d{8}/([^/]+)/s3/")
 _FULL = {"QuotaExceeded", "StorageQuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded"}
 
 
+class _Late(Exception):
+    """A request has waited so long for a thread that the server must have stopped to answer. Else each would wait for all those before it."""
+
+
 class Calling:
     """The threads of one worker."""
 
@@ -80,6 +84,8 @@ class Calling:
         def timed() -> T:
             nonlocal took, sent
             self._sent.requests, began = 0, monotonic()
+            if pool is not self.bodies and began - queued > self._options.read_timeout:
+                raise _Late
             try:
                 return work()
             finally:
@@ -96,7 +102,10 @@ class Calling:
                     took = monotonic() - began
                 if found is not None:
                     return found
+            queued = monotonic()
             return await plugin.in_thread(timed, pool or self.small)
+        except _Late as error:
+            raise self.odd(operation, key, "it was not sent: those before it wait for answers for too long") from error
         except ClientError as error:
             meant = means(error) if means is not None else None
             if meant is not None:

@@ -13,7 +13,7 @@ from .options import Options
 METADATA_MOST = 2048
 """Bytes of names and values that S3 takes as an object's metadata."""
 MARK = "tusd-upload"
-"""In the metadata of an object under a key that somebody has chosen: whose it is. Two uploads may have been given the same."""
+"""In the metadata of an object whose key another upload may have, too, such as one that a hook has chosen: whose it is."""
 _MEDIA_TYPE = re.compile(
     r"""[\w!#$%&'*+.^`|~-]+/[\w!#$%&'*+.^`|~-]+([ \t]*;[ \t]*[\w!#$%&'*+.^`|~-]+=("[ !#-\[\]-~]*"|[\w!#$%&'*+.^`|~-]+))*""",
     re.ASCII,

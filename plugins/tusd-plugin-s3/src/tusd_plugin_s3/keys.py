@@ -77,6 +77,14 @@ class Keys:
             raise ValueError(f"the key would be longer than {LONGEST} bytes")
         return key
 
+    def apart(self, info: plugin.UploadInfo) -> bool:
+        """Whether no other upload can have the key of this one's object: because of the id in it, where it cannot be taken for the file's name."""
+        try:
+            made = info.storage["Key"] == self.object(info)
+        except ValueError:  # longer than a key can be: somebody has chosen another
+            return False
+        return made and ("{filename}" not in self.template or self.template.endswith("{id}/{filename}"))
+
     def chosen(self, relative: str) -> str:
         """The key that a pre-create hook asks for, below the prefix. Raises `ValueError`, which says what is wrong with it."""
         if wrong := _wrong(relative):
@@ -159,4 +167,4 @@ def _cut(text: str, room: int) -> str:
 
 
 def _ending(key: str) -> str:
-    return key + "_" if key.endswith(_RESERVED) else key
+    return key + "_" if key.rstrip("_").endswith(_RESERVED) else key  # of an id that ends in _ itself, too: no two get one key
