@@ -224,6 +224,45 @@ async def test_a_block_that_is_still_read_into_is_nobody_elses_after_a_cancellat
         assert all(not any(view) for blocks in known for view in blocks.views())
 
 
+@pytest.mark.parametrize("headed", [False, True])
+@pytest.mark.parametrize("sent", [0, 3])
+async def test_a_silent_body_ends_when_others_wait(sent: int, headed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tusd.pieces._SILENT", 0.2)
+
+    async def head() -> bytes:
+        return b"head"
+
+    memory, silent = Memory(10), FakeBody(bytes(8), piece=3, hang_at=sent)
+    async with Cutter(silent, memory) as cutter:
+        waiting = asyncio.create_task(cutter.next(9, 12, head if headed else None))
+        await asyncio.sleep(0.5)
+        assert not waiting.done(), "nobody waits for what it holds"
+        other = asyncio.create_task(memory.reserve(6))
+        piece = await asyncio.wait_for(waiting, 5)
+        if sent:
+            assert piece is not None and piece.last and bytes_of(piece) == (b"head" if headed else b"") + bytes(3)
+            piece.release()
+        else:
+            assert piece is None
+        await asyncio.wait_for(other, 5)
+        memory.release(6)
+        assert await cutter.next(5, 10) is None
+    assert memory.used == 0
+
+
+async def test_a_body_that_sends_a_little_now_and_then_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tusd.pieces._SILENT", 0.4)
+    memory = Memory(10)
+    async with Cutter(FakeBody(pattern(1, 8), piece=1, pause=0.1), memory) as cutter:
+        waiting = asyncio.create_task(cutter.next(9, 9))
+        await asyncio.sleep(0.05)
+        other = asyncio.create_task(memory.reserve(6))
+        piece = await waiting
+        assert piece is not None and bytes_of(piece) == pattern(1, 8)
+        piece.release()
+        await other
+
+
 async def test_one_below_its_floor_keeps_what_it_has() -> None:
     memory, stalled = Memory(10), FedBody()
     async with Cutter(stalled, memory) as cutter:

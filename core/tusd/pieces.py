@@ -33,6 +33,8 @@ from .storage import Body
 
 T = TypeVar("T")
 
+_SILENT = 5.0
+"""Seconds without a byte after which a body that holds memory ends, if others wait for memory."""
 _SPILLED = 256 << 10
 """Bytes that are read at once when they go to a file: each upload that waits for its client holds so many."""
 
@@ -50,6 +52,7 @@ class Memory:
         """Where their memory comes from."""
         self._told = told
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
 
     async def reserve(self, n: int) -> None:
         """Wait, in turn, until `n` more bytes may be held. More than the limit are held alone."""
@@ -62,6 +65,7 @@ class Memory:
         self._tell()
         for filling in tuple(self.fillings):
             filling.press()
+        self._watch()
         try:
             await granted
         except asyncio.CancelledError:
@@ -94,6 +98,19 @@ class Memory:
     def waiting(self) -> int:
         """How many bodies are not read at the moment because there is no memory for them."""
         return len(self._waiting)
+
+    def _watch(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_SILENT / 5, self._look)
+
+    def _look(self) -> None:
+        """Somebody waited a moment ago. Whoever still waits does not wait for clients that send nothing."""
+        self._timer = None
+        if self.short:
+            for filling in tuple(self.fillings):
+                if monotonic() - filling.since >= _SILENT:
+                    filling.quit()
+            self._watch()
 
     def _fits(self, n: int) -> bool:
         return self.used + n <= self.limit or not self.used
@@ -149,10 +166,14 @@ class _Filling:
     memory: Memory | None
     done: Callable[[bool], None]
     """Hand it over; whether it is the last."""
+    quit: Callable[[], None]
+    """End the body."""
     data: Blocks | BinaryIO
     granted: int
     size: int = 0
     disk_time: float = 0
+    since: float = field(default_factory=monotonic)
+    """When its last byte came, or the wait for its first began."""
 
     @property
     def full(self) -> bool:
@@ -187,10 +208,12 @@ class _Filling:
         assert isinstance(self.data, Blocks)
         self.data.filled(n)
         self.size += n
+        self.since = monotonic()
         if self.memory is not None and self.memory.short:
             self.press()
 
     def _add(self, chunk: memoryview) -> None:
+        self.since = monotonic()
         if isinstance(self.data, Blocks):
             self.data.add(chunk, min(self.granted, self.target) - self.size)
             self.size += len(chunk)
@@ -264,12 +287,16 @@ class Cutter:
         memory = None if self._spill is not None else self._memory
         if memory is not None:
             await memory.reserve(floor)
-        filling = _Filling(floor, target, memory, self._hand_over, self._room(), floor)
+        filling = _Filling(floor, target, memory, self._hand_over, self._body.abandon, self._room(), floor)
         try:
             if self._pump is None:
                 self._pump = asyncio.create_task(self._read())
             if head is not None:
+                if memory is not None:
+                    memory.fillings.add(filling)
                 await self._first(self._pump)
+                if memory is not None:
+                    memory.fillings.discard(filling)  # what is waited for now is not the client
                 if not self._pump.done():
                     filling._add(memoryview(await head()))
             return await self._filled(filling, self._pump)

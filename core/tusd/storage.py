@@ -48,6 +48,10 @@ class Body(Protocol):
         of it until this returns or raises, also when it is cancelled."""
         ...
 
+    def abandon(self) -> None:
+        """Others wait for what is held for this body, and its client is silent: end it now, early. Any number of times, from the event loop."""
+        ...
+
     async def intact(self) -> bool:
         """Whether the client sent all of it and it is what its checksum says. Ask after reading it."""
         ...

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Protocol
 
-from ..errors import QuotaExceeded, TusError, UploadSizeExceeded
+from ..errors import QuotaExceeded, ReadTimeout, TusError, UploadSizeExceeded
 from ..limiting import Allowance
 from ..locking import Lease
 from ..protocol.messages import Algorithm, BodyPlan
@@ -248,6 +248,9 @@ class AppendBody:
             return True
         await self._end()
         return False
+
+    def abandon(self) -> None:
+        self._source.stop(ReadTimeout("this client was silent while others waited for their turn"))
 
     async def intact(self) -> bool:
         if not self._ended:

@@ -67,6 +67,7 @@ class FakeBody:
         self._lose_at = lose_at
         self._hang_at = hang_at
         self._begun = self._ended = False
+        self._abandoned = asyncio.Event()
         self._coming: AsyncIterator[bytes] | None = None
         self._rest = b""
         """Of a piece that was longer than what `read_into` might fill."""
@@ -102,6 +103,10 @@ class FakeBody:
             filled(n)
         return True
 
+    def abandon(self) -> None:
+        self._end = self.handed
+        self._abandoned.set()
+
     async def intact(self) -> bool:
         assert self._ended, "the store asked body.intact() before it had read the body to its end"
         return self._matches and self.handed == len(self.data)
@@ -135,7 +140,7 @@ class FakeBody:
         """What happens at this position, then the check of the lease."""
         if self.handed == self._hang_at:
             self.hanging.set()
-            await asyncio.get_running_loop().create_future()
+            await self._abandoned.wait()
         await asyncio.sleep(self._pause)
         if self.handed == self._lose_at:
             self.lease.lose()

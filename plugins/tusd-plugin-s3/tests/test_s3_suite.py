@@ -19,6 +19,21 @@ from tusd_plugin_s3.calling import Calling
 MIB = 1 << 20
 
 
+def given(bucket: S3Bucket) -> dict[str, Any]:
+    """Options for uploads in this bucket."""
+    server = bucket.server
+    return {
+        "bucket": bucket.name,
+        "endpoint": server.endpoint,
+        "region": server.region,
+        "access_key_id": server.access_key,
+        "secret_access_key": server.secret_key,
+        "part_size": 5 * MIB,
+        "buffer": 256 * MIB,
+        "concurrency": 4,
+    }
+
+
 class TestS3Storage(StorageSuite):
     """With LocalStack, which takes no parts below 5 MiB, as Amazon's."""
 
@@ -32,18 +47,24 @@ class TestS3Storage(StorageSuite):
 
     @pytest.fixture
     def options(self, localstack_bucket: S3Bucket) -> dict[str, Any]:
-        server = localstack_bucket.server
-        return {
-            "bucket": localstack_bucket.name,
-            "endpoint": server.endpoint,
-            "region": server.region,
-            "access_key_id": server.access_key,
-            "secret_access_key": server.secret_key,
-            "part_size": 5 * MIB,
-            "buffer": 256 * MIB,
-            "concurrency": 4,
-        }
+        return given(localstack_bucket)
 
     def failing(self, nth: int) -> AbstractContextManager[Calls]:
         """A request is one call, however it is sent, and however often."""
         return failing_call(nth, [(Calling, "call")], StorageUnavailable)
+
+
+class TestOnCeph(TestS3Storage):
+    """With Ceph, whose conditions and errors are its own."""
+
+    @pytest.fixture
+    def options(self, ceph_bucket: S3Bucket) -> dict[str, Any]:
+        return {**given(ceph_bucket), "profile": "ceph"}
+
+
+class TestOnSwift(TestS3Storage):
+    """With OpenStack Swift, which has no If-Match."""
+
+    @pytest.fixture
+    def options(self, swift_bucket: S3Bucket) -> dict[str, Any]:
+        return given(swift_bucket)
