@@ -124,6 +124,20 @@ async def test_blocks_go_back_to_the_system_when_nothing_needs_them(monkeypatch:
     assert len(spare) == 0 and spare._timer is None
 
 
+async def test_what_is_not_needed_goes_back_though_others_are_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "_IDLE", 0.2)
+    spare = Spare(8 * BLOCK)
+    many = [filled(spare, b"x") for _ in range(6)]
+    for one in many:
+        one.release()
+    held = filled(spare, b"y")
+    for _ in range(12):
+        filled(spare, b"z").release()
+        await asyncio.sleep(0.05)
+    assert len(spare) == 1, "one is used all the time, five are not"
+    held.release()
+
+
 def test_no_timer_keeps_a_loop_or_the_blocks() -> None:
     async def work() -> weakref.ref[Spare]:
         spare = Spare(BLOCK)

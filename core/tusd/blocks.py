@@ -11,7 +11,7 @@ from collections.abc import Iterator
 BLOCK = 1 << 20
 """Bytes of a block."""
 _IDLE = 5.0
-"""Seconds after which blocks go back to the system when none is in use."""
+"""Seconds after which blocks that were not needed meanwhile go back to the system."""
 
 
 class Spare:
@@ -22,7 +22,8 @@ class Spare:
         self._most = limit // BLOCK
         self._used = 0
         self._blocks: list[bytearray] = []
-        self._idle_since = 0.0
+        self._unneeded = 0
+        """The fewest that waited since the last look."""
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
@@ -32,29 +33,28 @@ class Spare:
     def take(self) -> bytearray:
         """A block with anything in it."""
         self._used += 1
-        return self._blocks.pop() if self._blocks else _new()
+        if not self._blocks:
+            return _new()
+        block = self._blocks.pop()
+        self._unneeded = min(self._unneeded, len(self._blocks))
+        return block
 
     def give_back(self, block: bytearray) -> None:
         """It is needed no more; from the event loop. One that somebody still has a view of is not used again: what he sees stays as it is."""
         self._used -= 1
         if self._used + len(self._blocks) < self._most and _free(block):
             self._blocks.append(block)
-        if not self._used and self._blocks:
-            loop = asyncio.get_running_loop()
-            self._idle_since = loop.time()
             if self._timer is None:
-                self._timer = loop.call_later(_IDLE, self._look)
+                self._unneeded = len(self._blocks)
+                self._timer = asyncio.get_running_loop().call_later(_IDLE, self._look)
 
     def _look(self) -> None:
-        """The only timer, and there is none while blocks are in use for long."""
+        """The only timer, and there is none while no block waits."""
         self._timer = None
-        if self._used:
-            return
-        loop = asyncio.get_running_loop()
-        if (left := self._idle_since + _IDLE - loop.time()) > 0:
-            self._timer = loop.call_later(left, self._look)
-        else:
-            self._blocks.clear()
+        del self._blocks[: self._unneeded]
+        if self._blocks:
+            self._unneeded = len(self._blocks)
+            self._timer = asyncio.get_running_loop().call_later(_IDLE, self._look)
 
 
 def _new() -> bytearray:

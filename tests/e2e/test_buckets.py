@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import threading
+import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -178,3 +180,27 @@ def test_what_a_holder_sends_late_replaces_nothing(
     known = [found[n : n + MIB] in (data[n : n + MIB], wrong[n : n + MIB]) for n in range(0, len(data), MIB)]
     assert len(found) == len(data) and all(known)
     assert found[begin : 14 * MIB] == data[begin : 14 * MIB], "acknowledged bytes were replaced"
+
+
+def test_silent_clients_do_not_keep_others_out(tusd_server: Start, tmp_path: Path, localstack_bucket: S3Bucket) -> None:
+    """They hold all memory for bodies until somebody wants it; what they have sent is kept."""
+    server = tusd_server(config(localstack_bucket, part_size="5MiB", buffer="16MiB"))
+    data, silent = os.urandom(12 * MIB), []
+    for _ in range(5):
+        url = create(server, len(data))
+        path = url.split("/", 3)[3]
+        connection = socket.create_connection((server.host, server.port), timeout=60)
+        head = f"PATCH /{path} HTTP/1.1\r\nHost: {server.host}\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\n"
+        head += f"Content-Type: application/offset+octet-stream\r\nContent-Length: {len(data)}\r\n\r\n"
+        connection.sendall(head.encode() + data[:MIB])
+        silent.append((url, connection))
+    url = create(server, len(data))
+    began = time.monotonic()
+    assert send(url, data, 0) == 204
+    assert time.monotonic() - began < 40
+    assert downloaded(url) == data
+    answers = [connection.recv(4096).split()[1] for _, connection in silent[:3]]
+    assert answers == [b"503"] * 3
+    for url, connection in silent:
+        connection.close()
+    assert [offset(url) for url, _ in silent[:3]] == [MIB] * 3

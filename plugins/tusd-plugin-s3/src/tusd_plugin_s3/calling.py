@@ -43,7 +43,7 @@ class Calling:
 
     def __init__(self, options: Options, metrics: plugin.Metrics, logger: logging.Logger) -> None:
         self.silent = False
-        """What fails is not logged: whoever asks tells it."""
+        """What fails is neither logged nor counted: whoever asks tells it."""
         self.regions: dict[str, None] = {}
         """The regions that requests were signed for while it was silent: the SDK tries another one when the server says that the first is wrong."""
         self.metrics = metrics
@@ -136,8 +136,8 @@ class Calling:
         return plugin.StorageUnavailable()
 
     def _tell(self, operation: str, key: str, code: str, what: str, facts: dict[str, object]) -> None:
-        self.metrics.add(figures.REQUEST_ERRORS, labels=(operation, code))
         if not self.silent:
+            self.metrics.add(figures.REQUEST_ERRORS, labels=(operation, code))
             for written in filter(None, (key, quote(key), quote(key, safe=""))):  # AWS quotes what one may not do, with the key
                 what = what.replace(written, _shortened(key))
             self._logger.error("%s failed: %s", operation, what, extra={**self._named(key), "code": code, **facts})

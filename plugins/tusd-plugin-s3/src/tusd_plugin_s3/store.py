@@ -187,9 +187,9 @@ class S3Store(plugin.DataStore, plugin.Readable, plugin.Listable):
 
 def _written_for(text: bytes, name: UploadId) -> tuple[UploadId, bool]:
     """Whose `.info` object it is, that of upload `name` or of one of Go's with this name; and whether its manifest stands in it."""
-    with suppress(ValueError, AttributeError):
+    with suppress(ValueError, AttributeError, TypeError):
         said = json.loads(text)
         upload_id = UploadId(str(said.get("ID")))
         named = go.split(upload_id)
-        return (upload_id if named is not None and named[0] == name else name), manifests.NAME in said.get("tusd", {})
+        return (upload_id if named is not None and named[0] == name else name), manifests.NAME in (said.get("tusd") or {})
     return name, False
