@@ -405,6 +405,15 @@ class TestReading:
             assert "damaged .info" in caplog.text
             assert [info async for info in store.uploads()] == []
 
+    async def test_an_info_object_that_somebody_else_has_put_there_does_not_end_a_listing(self) -> None:
+        bucket = MemoryBucket()
+        store = new_store(bucket)
+        await new_upload(store)
+        known = bucket.server.objects["u.info"]
+        for name, text in (("a", b'{"ID":"a","tusd":null}'), ("b", b'{"ID":"b","tusd":5}'), ("c", b'{"ID":["c"]}')):
+            bucket.server.objects[f"{name}.info"] = replace(known, data=text)
+        assert "u" in [info.id async for info in store.uploads()]
+
     async def test_an_info_object_of_another_name_is_nobodys(self) -> None:
         bucket = MemoryBucket()
         store = new_store(bucket)
