@@ -9,7 +9,7 @@
 # PYTHON names the interpreter (3.11 or newer) that the virtual environment is made with.
 
 VENV ?= .venv
-JOBS ?= 3
+JOBS ?= 4
 ARGS ?=
 RUN = $(VENV)/bin/python
 PIP = $(RUN) -m pip --disable-pip-version-check install --quiet
