@@ -201,6 +201,6 @@ def test_silent_clients_do_not_keep_others_out(tusd_server: Start, tmp_path: Pat
     assert downloaded(url) == data
     answers = [connection.recv(4096).split()[1] for _, connection in silent[:3]]
     assert answers == [b"503"] * 3
-    for url, connection in silent:
+    for _, connection in silent:
         connection.close()
     assert [offset(url) for url, _ in silent[:3]] == [MIB] * 3
