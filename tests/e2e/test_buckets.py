@@ -15,8 +15,21 @@ from typing import Any
 
 import pytest
 
-from tests.services.fault_rules import Hold
-from tests.services.faults import FaultProxy
+from tests.services.faults import (
+    INTERNAL_ERROR,
+    SLOW_DOWN,
+    CutAnswer,
+    CutRequest,
+    Delay,
+    Drop,
+    Fault,
+    FaultProxy,
+    HideNewer,
+    Hold,
+    LoseAnswer,
+    lists,
+    s3_error,
+)
 from tests.services.servers import S3Bucket
 from tusd.testing.server import ServerProcess
 
@@ -204,3 +217,48 @@ def test_silent_clients_do_not_keep_others_out(tusd_server: Start, tmp_path: Pat
     for _, connection in silent:
         connection.close()
     assert [offset(url) for url, _ in silent[:3]] == [MIB] * 3
+
+
+def test_what_goes_wrong_on_the_way_to_the_bucket(
+    tusd_server: Start, tmp_path: Path, localstack_bucket: S3Bucket, localstack_faults: FaultProxy
+) -> None:
+    """Each fault strikes several requests of an upload. Clients see some seconds, or are told to come again; never other bytes."""
+    through = config(localstack_bucket.through(localstack_faults.endpoint), part_size="5MiB")
+    server = tusd_server(through)
+    dice = random.Random(3)
+    faults: list[Fault] = [
+        INTERNAL_ERROR,
+        SLOW_DOWN,
+        s3_error(503, "SlowDown", done=True),
+        Drop(),
+        CutRequest(1000),
+        LoseAnswer(),
+        CutAnswer(10),
+        CutAnswer(10, "reset"),
+        Delay(request=0.2, answer=0.2),
+        HideNewer(60),
+    ]
+    struck = 0
+    for fault in faults:
+        data = os.urandom(12 * MIB + dice.randrange(MIB))
+        localstack_faults.clear()
+        rules = [localstack_faults.add(fault, lists if isinstance(fault, HideNewer) else None, skip=n) for n in (1, 3, 4, 7)]
+        url, tries, at = "", 0, 0
+        while at < len(data):
+            tries += 1
+            assert tries < 20, f"{fault} is never got over; {server.log}"
+            try:
+                url = url or create(server, len(data))
+            except AssertionError:
+                continue  # the bucket could not be asked: the client tries again
+            send(url, data[: dice.choice((at + 3 * MIB, len(data)))], at)
+            status, headers = head(url)
+            assert status in (200, 423), f"{status} after {fault}"
+            if status == 200:
+                assert int(headers["upload-offset"]) >= at
+                at = int(headers["upload-offset"])
+        assert downloaded(url) == data, fault
+        struck += sum(len(rule.seen) for rule in rules)
+        for rule in rules:
+            rule.release()
+    assert struck >= 3 * (len(faults) - 1)
