@@ -210,7 +210,7 @@ def test_the_flags_of_go() -> None:
 def test_the_numbers_in_the_text() -> None:
     defaults = made("http://h")
     assert "(256 MiB)" in PAGE and defaults.buffer == 256 << 20
-    assert "(5 MiB)" in PAGE and defaults.buffer // defaults.min_part_size == 51 and "51 uploads go on at once" in PAGE
+    assert "(5 MiB)" in PAGE and defaults.buffer // defaults.min_part_size == 51 and "51 large uploads go on at once" in PAGE
 
 
 # --- what it costs
