@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 from multidict import CIMultiDict
 from tests.server.certificates import openssl
+from tests.tcp import tcp_server
 
 from tusd import plugin, registry
 from tusd.builtin.http_dispatcher import HttpDispatcher, opened, signature
@@ -92,7 +93,6 @@ class Hook:
                     await writer.drain()
             finally:
                 self.ended.set()
-                writer.close()
 
 
 async def _request(reader: asyncio.StreamReader) -> Received:
@@ -113,24 +113,11 @@ def reply(status: int, body: bytes = b"", **headers: str) -> bytes:
 
 @asynccontextmanager
 async def hook(*acts: bytes | Act, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> AsyncIterator[Hook]:
-    """A hook that runs, and at the end has nothing left of it."""
+    """A hook that runs."""
     found = Hook(list(acts) or [reply(204)])
-    tasks: set[asyncio.Task[None]] = set()
-
-    def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        tasks.add(asyncio.create_task(found.serve(reader, writer)))
-
-    server = await asyncio.start_server(serve, host, 0, ssl=tls)
-    port = server.sockets[0].getsockname()[1]
-    found.url = f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}/hooks"
-    try:
+    async with tcp_server(found.serve, host, ssl=tls) as port:
+        found.url = f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}/hooks"
         yield found
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await server.wait_closed()
 
 
 @asynccontextmanager
@@ -174,18 +161,12 @@ async def test_an_answer_may_come_before_a_large_event_is_read() -> None:
     async def early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(reply(200, b'{"RejectUpload": true}'))
-        await stop.wait()
-        writer.close()
+        await asyncio.Event().wait()
 
-    stop = asyncio.Event()
-    server = await asyncio.start_server(early, "127.0.0.1", 0)
     big = UploadInfo(id=UploadId("a"), length=1, metadata=Metadata({"big": b"x" * 900_000}))
-    async with dispatcher(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", attempts=1, timeout=5) as hooks:
+    async with tcp_server(early) as port, dispatcher(f"http://127.0.0.1:{port}/", attempts=1, timeout=5) as hooks:
         answer = await hooks.dispatch(PreCreate(upload=big, head=HEAD))
     assert answer == HookResponse(reject=True)
-    stop.set()
-    server.close()
-    await server.wait_closed()
 
 
 def test_it_gets_the_events_that_go_sends_or_those_that_are_named() -> None:
@@ -901,12 +882,10 @@ async def test_no_tls_is_spoken_there() -> None:
     async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
         writer.write(b"HTTP/1.1 400 No TLS here\r\n\r\n")
-        writer.close()
 
-    async with await asyncio.start_server(plain, "127.0.0.1", 0) as server:
-        async with dispatcher(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/", attempts=1) as hooks:
-            with pytest.raises(HookError, match=r"(?i)cannot be asked securely: .*(wrong.version|record.layer)"):
-                await hooks.dispatch(asked())
+    async with tcp_server(plain) as port, dispatcher(f"https://127.0.0.1:{port}/", attempts=1) as hooks:
+        with pytest.raises(HookError, match=r"(?i)cannot be asked securely: .*(wrong.version|record.layer)"):
+            await hooks.dispatch(asked())
 
 
 def test_files_that_cannot_be_used_end_the_start(authority: Authority, stranger: Authority, tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ from tests.services.messages import (
 )
 from tests.services.s3_listings import Writes
 from tests.services.s3_requests import Names
+from tests.tcp import tcp_server
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 LINGER = 10.0
@@ -94,33 +95,23 @@ class Relay:
         self.port = 0
         self.listening = threading.Event()
         self.errors: list[Exception] = []
-        self._connections: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ending: asyncio.Event | None = None
 
     async def serve(self) -> None:
         """Until `end`."""
         self._loop, self._ending = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(self._accepted, "127.0.0.1", 0, limit=PIECE, backlog=512)
-        self.port = server.sockets[0].getsockname()[1]
-        self.listening.set()
-        await self._ending.wait()
-        server.close()
-        for task in self._connections:
-            task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        async with tcp_server(self._serve, limit=PIECE, backlog=512) as self.port:
+            self.listening.set()
+            await self._ending.wait()
 
     def end(self) -> None:
         """Stop serving, and drop all connections."""
         assert self._loop is not None and self._ending is not None
         self._loop.call_soon_threadsafe(self._ending.set)
 
-    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._serve(Connection(self, Peer(reader, writer))))
-        self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
-
-    async def _serve(self, connection: Connection) -> None:
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = Connection(self, Peer(reader, writer))
         try:
             await connection.serve()
         except (ConnectionError, asyncio.IncompleteReadError, Ended):

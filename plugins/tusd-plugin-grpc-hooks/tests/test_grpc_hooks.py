@@ -22,8 +22,9 @@ import pytest
 from multidict import CIMultiDict
 from pydantic import ValidationError
 from tests.server.certificates import Pair, make_pair, openssl
+from tests.tcp import tcp_server
 
-from grpc_services import OURS, Context, answer, event, raw_service, service
+from grpc_services import OURS, Context, answer, event, service
 from tusd.plugin import (
     DEFAULT_EVENTS,
     Dispatcher,
@@ -335,22 +336,19 @@ async def test_what_is_no_grpc_service(said: bytes, message: str, permanent: boo
                 writer.write(said)
             await writer.drain()
 
-    async with raw_service(talk) as endpoint, dispatcher(endpoint, timeout=5) as hooks:
-        with pytest.raises(HookError, match=f"{endpoint} answered {message}") as caught:
+    async with tcp_server(talk) as port, dispatcher(f"127.0.0.1:{port}", timeout=5) as hooks:
+        with pytest.raises(HookError, match=f"127.0.0.1:{port} answered {message}") as caught:
             await hooks.dispatch(event())
     assert caught.value.permanent == permanent
 
 
 async def test_a_server_that_takes_connections_and_says_nothing() -> None:
-    done = asyncio.Event()
-
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await done.wait()
+        await asyncio.Event().wait()
 
-    async with raw_service(talk) as endpoint, dispatcher(endpoint, timeout="300ms", attempts=2) as hooks:
+    async with tcp_server(talk) as port, dispatcher(f"127.0.0.1:{port}", timeout="300ms", attempts=2) as hooks:
         with pytest.raises(HookError, match="DEADLINE_EXCEEDED"):
             await hooks.dispatch(event())
-        done.set()
 
 
 async def test_a_service_that_dies_in_the_middle_of_a_call(tmp_path: Path) -> None:
