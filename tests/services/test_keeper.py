@@ -18,9 +18,10 @@ from tests.proc import need_proc
 from tests.services.keeper import ROOT, CannotStart, answers, running
 
 USER = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from tests.services.keeper import running
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell in the background ignores
 with running("sample", Path(sys.argv[1])) as server:
     print(server.endpoint, flush=True)
     time.sleep(60)
