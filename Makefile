@@ -43,7 +43,7 @@ bench: $(VENV)/installed-dev
 
 dist: $(VENV)/installed-dev
 	rm -rf dist
-	for project in . $(patsubst %/pyproject.toml,%,$(PLUGINS)); do $(RUN) -m build --outdir dist "$$project" || exit 1; done
+	for project in . $(patsubst %/pyproject.toml,%,$(PLUGINS)); do $(RUN) -m build --no-isolation --outdir dist "$$project" || exit 1; done
 
 clean:
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

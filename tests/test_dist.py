@@ -106,9 +106,9 @@ def test_the_source_distribution_has_what_it_should(dist: Path) -> None:
 def installed(directory: Path, *wheels: Path) -> Path:
     """A new environment with nothing but these wheels and what they need."""
     environment = directory / "venv"
-    run(sys.executable, "-m", "venv", str(environment), cwd=directory)
-    pip = [str(environment / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
-    run(*pip, "install", "--quiet", *map(str, wheels), cwd=directory)
+    run(sys.executable, "-m", "venv", "--without-pip", str(environment), cwd=directory)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(environment / "bin" / "python")]
+    run(*pip, "install", "--quiet", "--no-compile", *map(str, wheels), cwd=directory)
     return environment
 
 

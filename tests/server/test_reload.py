@@ -116,8 +116,9 @@ class Load:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tls", ["http", "https"])
-@pytest.mark.parametrize(("loop", "workers"), [("asyncio", 1), ("uvloop", 1), ("asyncio", 2), ("uvloop", 2)])
+@pytest.mark.parametrize(
+    ("loop", "workers", "tls"), [("asyncio", 1, "https"), ("asyncio", 2, "http"), ("uvloop", 1, "http"), ("uvloop", 2, "https")]
+)
 def test_no_request_is_lost_while_generations_change(tmp_path: Path, loop: str, workers: int, tls: str) -> None:
     pair = make_pair(tmp_path, "server") if tls == "https" else None
     listen = "'127.0.0.1:0'" if pair is None else f"{{address: '127.0.0.1:0', tls: {pair.yaml}}}"

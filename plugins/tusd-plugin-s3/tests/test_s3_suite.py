@@ -11,8 +11,8 @@ from tests.services.servers import S3Bucket
 
 from s3_opening import read_once
 from tusd.plugin import StorageUnavailable
-from tusd.testing._storage_always import AlwaysTests
-from tusd.testing._storage_capabilities import CapabilityTests
+from tusd.testing._storage_always import AlwaysTests, AppendTests, CreateTests
+from tusd.testing._storage_capabilities import CapabilityTests, ConcatenableTests, ListableTests
 from tusd.testing._storage_faults import BodyTests, LostLeaseTests
 from tusd.testing._storage_processes import PersistenceTests, WorkerTests
 from tusd.testing.faults import Calls, failing_call
@@ -58,25 +58,25 @@ class TestS3Storage(StorageSuite):
         return failing_call(nth, [(Calling, "call")], StorageUnavailable)
 
 
-class OnOtherServers(AlwaysTests, CapabilityTests, WorkerTests):
-    """The suite but for faults, which are those of our own code."""
+class TestOnCeph(AlwaysTests, CapabilityTests, WorkerTests, BodyTests, LostLeaseTests, PersistenceTests):
+    """With Ceph, whose conditions and errors are its own: all but broken calls and kills, which are those of our own code."""
 
     plugin = S3Storage
     large = 5 * MIB + 1000
     quick_clients = TestS3Storage.quick_clients
-
-
-class TestOnCeph(OnOtherServers, BodyTests, LostLeaseTests, PersistenceTests):
-    """With Ceph, whose conditions and errors are its own."""
 
     @pytest.fixture
     def options(self, ceph_bucket: S3Bucket) -> dict[str, Any]:
         return {**given(ceph_bucket), "profile": "ceph"}
 
 
-class TestOnSwift(OnOtherServers):
-    """With OpenStack Swift, which has no If-Match, and whose If-None-Match lets several win that come at once."""
+class TestOnSwift(CreateTests, AppendTests, ConcatenableTests, ListableTests, WorkerTests):
+    """With OpenStack Swift, which has no If-Match, whose If-None-Match lets several win that come at once, and which is slow: what asks
+    a server for something of its own."""
 
+    plugin = S3Storage
+    large = 5 * MIB + 1000
+    quick_clients = TestS3Storage.quick_clients
     test_create_is_exclusive_when_many_try_at_once: Any = None
     test_create_is_exclusive_among_workers: Any = None
     test_a_hundred_parts: Any = None
