@@ -15,6 +15,7 @@ RUN = $(VENV)/bin/python
 PIP = $(RUN) -m pip --disable-pip-version-check install --quiet
 PLUGINS = $(wildcard plugins/*/pyproject.toml)
 SERVICES = $(patsubst tests/services/%/requirements.txt,$(VENV)/services/%/installed,$(wildcard tests/services/*/requirements.txt))
+unexport PYTHONDONTWRITEBYTECODE # every server that a test starts would compile the sources anew
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 
 ifndef PYTHON
