@@ -28,6 +28,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from tusd.testing.server import free_port
+
 TICKS = os.sysconf("SC_CLK_TCK")
 MIB = 1 << 20
 TUS = {"Tus-Resumable": "1.0.0"}
@@ -50,9 +52,7 @@ class Server:
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Start it, wait until it accepts connections, and end it by its pid."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.directory = Path(tempfile.mkdtemp(prefix="tusd-bench-", dir="/dev/shm"))
         (self.directory / "config.yaml").write_text(
             f'server: {{listen: "127.0.0.1:{self.port}", run_directory: "{self.directory}/run", workers: {self.workers}}}\n'

@@ -39,6 +39,7 @@ from botocore.exceptions import ClientError
 
 from tests.bench import sink
 from tests.bench.bench import BODY, MIB, TUS, Connection, Figures, Server, check, posts, report, wrk
+from tusd.testing.server import free_port
 
 GIB = 1024 * MIB
 CONNECTIONS = 8
@@ -297,9 +298,7 @@ def endpoint(given: str | None, latency: float) -> Iterator[S3]:
     if given:
         yield S3(given.rstrip("/"), counts=False)
         return
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen([sys.executable, sink.__file__, "--port", str(port), "--latency", str(latency)])
     try:
         while True:

@@ -6,13 +6,12 @@ an upload that is gone gets a 500 there. If-Match wants the ETag without its quo
 
 from __future__ import annotations
 
-import socket
 import uuid
-from contextlib import ExitStack
 from pathlib import Path
 
 from tests.services.keeper import CannotStart, Children, answers
 from tests.services.servers import S3Server
+from tusd.testing.server import free_port
 
 COMMANDS = ("ceph", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin")
 PACKAGES = "ceph-mon ceph-osd radosgw ceph-common"
@@ -39,7 +38,7 @@ def _start(files: Path, children: Children) -> S3Server:
     for name in ("mon", "osd", "run", "log"):
         (files / name).mkdir(parents=True)
     (files / "keyring").touch()
-    monitor, gateway = _free_ports(2)
+    monitor, gateway = free_port(), free_port()
     cluster, osd = str(uuid.uuid4()), str(uuid.uuid4())
     (files / "ceph.conf").write_text(_configuration(files, cluster, monitor, gateway))
     use = ("-c", str(files / "ceph.conf"))
@@ -56,12 +55,6 @@ def _start(files: Path, children: Children) -> S3Server:
     endpoint = f"http://127.0.0.1:{gateway}"
     children.until(lambda: answers(endpoint))
     return S3Server(endpoint, KEY, SECRET, region="us-east-1")
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [sock.getsockname()[1] for sock in sockets]
 
 
 def _configuration(files: Path, cluster: str, monitor: int, gateway: int) -> str:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -50,6 +52,15 @@ def test_the_workers_of_a_killed_server_end_with_it(tusd_server: Callable[..., S
     server.start()
     assert create(server)[0] == 201
     assert server.stop() == 0
+
+
+def test_a_free_port_stays_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody else is given it: neither who asks for one later, nor connections, nor servers that name none."""
+    ports = [free_port() for _ in range(50)]
+    assert len(set(ports)) == 50 and max(ports) < 32_768
+    monkeypatch.setattr("tusd.testing.server._places", itertools.count(ports[0] - 10_000))
+    with socket.create_server(("127.0.0.1", ports[0])):
+        assert free_port() != ports[0], "somebody listens there"
 
 
 def test_what_the_configuration_says_is_kept(tusd_server: Callable[..., ServerProcess], tmp_path: Path) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import http.client
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,12 +21,21 @@ import yaml
 TRACEBACK = "Traceback (most recent call last)"
 
 
+_LOWEST, _HIGHEST = 10_000, 32_767
+_places = count(secrets.randbelow(_HIGHEST - _LOWEST))
+
+
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of 127.0.0.1 that nobody uses, and another one at each call.
+
+    It stays free until a server comes, or comes again: systems take ports from 32768 on for servers that name none and for
+    connections. Each process begins at a port of its own and takes those that follow. Raises `OSError` when none is free."""
+    for place in islice(_places, _HIGHEST - _LOWEST):
+        port = _LOWEST + place % (_HIGHEST - _LOWEST)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no port of 127.0.0.1 is free")
 
 
 class ServerProcess:
