@@ -224,6 +224,7 @@ async def assert_finished(server: Server, data: bytes) -> None:
     await upload.terminate()
     left = [multipart for multipart in server.multiparts.values() if multipart.parts]
     assert not left, "parts are left for ever"
+    assert not server.objects, "objects are left for ever"
 
 
 class TestFailures:

@@ -245,13 +245,18 @@ def large(server: ServerProcess, begin: Callable[[], None]) -> None:
     upload_path(ask(server, "POST", "/files/", bytes(10 * PART), Upload_Length=str(10 * PART))[0])
 
 
-def patched(server: ServerProcess, begin: Callable[[], None], size: int) -> None:
-    """The third PATCH of such a size."""
+def patched(server: ServerProcess, begin: Callable[[], None], size: int, before: int = 2) -> None:
+    """The PATCH of such a size after so many others."""
     path = upload_path(ask(server, "POST", "/files/", Upload_Length=str(20 * PART))[0])
-    for number in range(3):
-        if number == 2:
+    for number in range(before + 1):
+        if number == before:
             begin()
         assert ask(server, "PATCH", path, bytes(size), Upload_Offset=str(number * size))[0].status == 204
+
+
+@cost("PATCH of less than a part, the first one")
+def patch_first(server: ServerProcess, begin: Callable[[], None]) -> None:
+    patched(server, begin, SMALL, before=0)
 
 
 @cost("PATCH of less than a part, in the middle")

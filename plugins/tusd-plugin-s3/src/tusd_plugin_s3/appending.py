@@ -183,7 +183,8 @@ class Appending:
         return self._with(self._arrived)
 
     def _with(self, parts: tuple[Part, ...]) -> Manifest:
-        base = replace(self._base, multipart=self._record.manifest.multipart, uniform=self._record.manifest.uniform)
+        said = self._record.manifest
+        base = replace(self._base, multipart=said.multipart, uniform=said.uniform, litter=said.litter)
         if not parts:
             return base
         return replace(base, parts=base.parts + parts, tail=None, modified=plugin.utcnow())
@@ -211,7 +212,10 @@ class Appending:
         await self._sealing.sealed(replace(self._base, modified=plugin.utcnow()), size)
 
     async def _tail(self, manifest: Manifest, piece: Piece) -> Manifest:
-        """A new object with the bytes behind the parts."""
+        """A new object with the bytes behind the parts. Before the upload's first one `.info` says that there may be some: should `.info`
+        never name it, it is found all the same when the upload is finished or terminated."""
+        if not manifest.litter:
+            await self._record.write(self._record.info, replace(self._record.manifest, litter=True))
         tail = Tail(await self._put_tail(manifest.sent, piece), manifest.sent, piece.size)
         if isinstance(piece.data, plugin.Blocks) and piece.size <= self._context.tails.limit:
             self._context.tails.keep(tail.key, bytearray().join(piece.data.views()))
