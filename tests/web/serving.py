@@ -77,7 +77,7 @@ class InThread:
     def stop(self) -> float:
         """Drain and end; returns the seconds that it took."""
         began = time.monotonic()
-        if self._thread.is_alive():
+        with contextlib.suppress(RuntimeError):  # it has been told before, and its loop is closed by now
             self.loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(30)
         assert not self._thread.is_alive(), "the server did not stop"
