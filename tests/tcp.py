@@ -34,9 +34,8 @@ async def tcp_server(talk: Talk, host: str = "127.0.0.1", **options: object) -> 
         over = True
         for listening in server.sockets:
             asyncio.get_running_loop().remove_reader(listening.fileno())
-        await asyncio.sleep(
-            0
-        )  # for what has just been accepted: asyncio forgets the socket if the server is closed before its task begins
+        # asyncio forgets a socket that it has just accepted if the server is closed before its task begins
+        await asyncio.sleep(0)
         server.close()
         for task in connections:
             task.cancel()

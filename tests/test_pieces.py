@@ -1,9 +1,9 @@
-"""Cutting bodies, the memory that they share, and sending side by side."""
+"""Cutting bodies, and the memory that they share."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pytest
 
 from tusd.blocks import BLOCK, Blocks
 from tusd.errors import LeaseLost
-from tusd.pieces import Cutter, Memory, Piece, Sending
+from tusd.pieces import Cutter, Memory, Piece
 from tusd.testing.bodies import FakeBody, pattern
 
 
@@ -377,72 +377,3 @@ async def test_one_that_is_cancelled_while_its_piece_is_handed_over_keeps_no_mem
         if not waiting.cancelled() and (piece := waiting.result()) is not None:
             piece.release()
     assert memory.used == 0 and not memory.fillings
-
-
-# --- sending
-
-
-def sends(gate: asyncio.Event, result: int) -> Callable[[], Awaitable[int]]:
-    async def send() -> int:
-        await gate.wait()
-        if result < 0:
-            raise OSError("broken")
-        return result
-
-    return send
-
-
-async def test_no_more_than_the_most_are_on_their_way() -> None:
-    gates = [asyncio.Event() for _ in range(3)]
-    sending = Sending[int](2)
-    await sending.start(sends(gates[0], 0))
-    await sending.start(sends(gates[1], 1))
-    third = asyncio.create_task(sending.start(sends(gates[2], 2)))
-    await soon()
-    assert not third.done()
-    gates[1].set()
-    await third
-    for gate in gates:
-        gate.set()
-    await sending.end()
-    assert sending.results == [0, 1, 2]
-
-
-async def test_results_arrive_in_order() -> None:
-    gates = [asyncio.Event() for _ in range(3)]
-    seen: list[int] = []
-    sending = Sending[int](5, seen.append)
-    for n, gate in enumerate(gates):
-        await sending.start(sends(gate, n))
-    for n, expected in ((2, []), (0, [0]), (1, [0, 1, 2])):
-        gates[n].set()
-        await soon()
-        assert seen == expected
-
-
-async def test_only_what_came_before_a_failure_counts_and_nothing_more_begins() -> None:
-    gate = asyncio.Event()
-    gate.set()
-    sending = Sending[int](1)
-    await sending.start(sends(gate, 0))
-    await sending.start(sends(gate, -1))
-    with pytest.raises(OSError, match="broken"):
-        await sending.start(sends(gate, 2))
-    with pytest.raises(OSError, match="broken"):
-        await sending.end()
-    assert (sending.results, sending.started) == ([0], 2)
-
-
-async def test_settling_waits_though_it_is_cancelled_again_and_again() -> None:
-    gate = asyncio.Event()
-    sending = Sending[int](5)
-    await sending.start(sends(gate, 1))
-    settling = asyncio.create_task(sending.settle())
-    for _ in range(3):
-        await soon()
-        settling.cancel()
-    await soon()
-    assert not settling.done()
-    gate.set()
-    await asyncio.wait([settling])
-    assert settling.cancelled() and sending.results == [1]

@@ -103,11 +103,13 @@ from .limiting import Allowance, FreeAllowance, Limiter
 from .locking import Lease, Locker
 from .metrics import Metrics
 from .model import Eviction, Final, Metadata, Metric, Partial, Scope, State, UploadId, UploadInfo, utcnow
-from .pieces import Cutter, Memory, Piece, Sending
+from .pieces import Cutter, Memory, Piece
 from .protocol.messages import Append, Create, Discover, Head, Inspect, Read, Request, Response, Terminate
+from .sending import Sending
 from .sidecar import Sidecar, decode_sidecar, encode_sidecar
 from .storage import Atomic, Body, Capability, Concatenable, DataStore, Listable, Readable, Terminable, Upload
 from .threads import in_thread
+from .waiting import unbroken
 from .wrapping import WrappedStore, WrappedUpload
 
 __all__ = [
@@ -206,6 +208,7 @@ __all__ = [
     "open_storage",
     "parse_duration",
     "parse_size",
+    "unbroken",
     "utcnow",
 ]
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import ssl
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ class Certificate:
     """Certificate and key in one file."""
 
 
-class Proxy:
+class Proxy(ABC):
     """One proxy process with the configuration of its page, listening on a free port of 127.0.0.1 with TLS.
 
     `upstreams` are addresses of one or two servers. As a context manager it starts, and ends its processes whatever happens.
@@ -58,13 +59,13 @@ class Proxy:
         self.command = self.prepared(text)
         self.process: subprocess.Popen[bytes] | None = None
 
+    @abstractmethod
     def placeholders(self, certificate: Certificate) -> dict[str, str]:
         """What the page's file has in place of ports and paths of this test."""
-        raise NotImplementedError
 
+    @abstractmethod
     def prepared(self, text: str) -> list[str]:
         """Write this configuration; the command that runs it in the foreground."""
-        raise NotImplementedError
 
     @property
     def log(self) -> str:

@@ -9,6 +9,7 @@ transport can be handed back at any byte (`lending`). For stores that gather byt
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from typing import cast
 
 from aiohttp import StreamReader, web
@@ -272,7 +273,7 @@ class RequestSource:
             self._timer = None
 
 
-class _Direct(asyncio.BufferedProtocol):
+class _Direct(ABC, asyncio.BufferedProtocol):
     """Holds the transport while the kernel fills a buffer with a body."""
 
     def __init__(self, source: RequestSource, connection: Lender, seen: Observer, buffer: memoryview) -> None:
@@ -291,9 +292,9 @@ class _Direct(asyncio.BufferedProtocol):
         self._connection.lend(self)
         self._holds = True
 
+    @abstractmethod
     def take(self, nbytes: int) -> bool:
         """Do with the bytes what they are for. False: for now no more can be taken."""
-        raise NotImplementedError
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._buffer[: self._room] if self._holds else memoryview(bytearray(BUFFER_SIZE))

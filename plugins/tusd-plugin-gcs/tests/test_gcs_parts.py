@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,7 +20,6 @@ from tusd_plugin_gcs.headers import METADATA_LIMIT, object_fields, owner
 from tusd_plugin_gcs.keys import check_length, checked_prefix, checked_template, new_key, safe_filename
 from tusd_plugin_gcs.manifest import Chunk, Manifest, Sealed, read_manifest
 from tusd_plugin_gcs.pieces import Unknown, find, longest
-from tusd_plugin_gcs.waiting import uninterrupted
 
 NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
 
@@ -235,23 +233,6 @@ async def test_pieces_are_looked_for_up_to_the_first_that_is_not_there() -> None
     asked.clear()
     assert await find(stat, 100) == ([], 100)
     assert asked == [100], "as a rule it is one request"
-
-
-async def test_work_is_done_to_its_end_by_a_request_that_is_cancelled() -> None:
-    done = asyncio.Event()
-
-    async def work() -> None:
-        await asyncio.sleep(0.02)
-        done.set()
-
-    task = asyncio.create_task(uninterrupted(work()))
-    await asyncio.sleep(0)
-    for _ in range(3):
-        task.cancel()
-        await asyncio.sleep(0)
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert done.is_set()
 
 
 # --- options

@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tusd import plugin
-from tusd.plugin import Body, Cutter, Lease, Piece, Sending, State, UploadInfo, utcnow
+from tusd.plugin import Body, Cutter, Lease, Piece, Sending, State, UploadInfo, unbroken, utcnow
 
 from .bucket import COMPOSE_LIMIT, Changed, Missing, Source, Stat, all_of
 from .figures import SPILL_DURATION
@@ -24,7 +24,6 @@ from .manifest import Chunk, Manifest, Sealed
 from .pieces import chunk_fields, find, longest
 from .sealing import Target, compose_all, compose_groups, place
 from .sizes import LARGEST, sizes
-from .waiting import uninterrupted
 
 if TYPE_CHECKING:
     from .store import GcsStore, Loaded
@@ -73,7 +72,7 @@ class GcsUpload(plugin.Upload, plugin.Terminable, plugin.Concatenable, plugin.At
         """Send the body in pieces, several at once, then count them by a new `.info`."""
         await self._fresh()
         if not self._claimed:
-            await uninterrupted(self._write(self._kept, self._manifest))
+            await unbroken(self._write(self._kept, self._manifest))
         before = self._manifest.offset
         first = self._next
         sending: Sending[Chunk] = Sending(self._store.options.concurrency)
@@ -87,18 +86,18 @@ class GcsUpload(plugin.Upload, plugin.Terminable, plugin.Concatenable, plugin.At
             raise
         except (asyncio.CancelledError, plugin.TusError, OSError) as error:
             with suppress(plugin.TusError):  # it is logged; what arrived is found by whoever opens the upload next
-                await uninterrupted(self._count([] if body.whole else sending.results, first))
+                await unbroken(self._count([] if body.whole else sending.results, first))
             if isinstance(error, OSError):
                 raise self._spilling_failed(error) from error
             raise
-        await uninterrupted(self._count(counted, first, whole_object))
+        await unbroken(self._count(counted, first, whole_object))
         body.saved(self.info.offset)
         return self.info.offset - before
 
     async def save(self, info: UploadInfo) -> None:
         """A new `.info`; first the object, if the upload is complete by what that will say."""
         await self._fresh()
-        await uninterrupted(self._save(self._kept.saved_as(info)))
+        await unbroken(self._save(self._kept.saved_as(info)))
 
     async def _save(self, kept: UploadInfo) -> None:
         self._check_lease()
@@ -111,7 +110,7 @@ class GcsUpload(plugin.Upload, plugin.Terminable, plugin.Concatenable, plugin.At
         """Make the object of the pieces, if it is not there yet."""
         await self._fresh()
         if self._manifest.sealed is None:
-            await uninterrupted(self._finish())
+            await unbroken(self._finish())
 
     async def _finish(self) -> None:
         await self._write(self._kept, *await self._sealed(self._manifest, self._kept))
@@ -131,7 +130,7 @@ class GcsUpload(plugin.Upload, plugin.Terminable, plugin.Concatenable, plugin.At
         await self._fresh()
         self._check_lease()
         if self._manifest.sealed is None:
-            await uninterrupted(self._concatenate(parts))
+            await unbroken(self._concatenate(parts))
 
     # --- appending
 
@@ -339,7 +338,7 @@ class GcsUpload(plugin.Upload, plugin.Terminable, plugin.Concatenable, plugin.At
         if chain:
             modified = max(one.updated for one in chain)
             manifest = self._manifest.with_chunks([one.chunk for one in chain], self._next, modified)
-            await uninterrupted(self._write(self._kept, manifest))
+            await unbroken(self._write(self._kept, manifest))
 
     async def _fresh(self) -> None:
         """See to it that we know what `.info` says."""

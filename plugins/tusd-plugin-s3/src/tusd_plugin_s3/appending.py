@@ -17,12 +17,12 @@ from functools import partial
 from time import monotonic
 
 from tusd import plugin
-from tusd.plugin import Cutter, Piece, Sending
+from tusd.plugin import Cutter, Piece, Sending, unbroken
 
 from .bucket import Changed, Gone, Part
 from .context import Context
 from .manifest import Claim, Manifest, Tail
-from .record import Record, unbroken
+from .record import Record
 from .sealing import Sealing
 
 RECLAIM = 10.0

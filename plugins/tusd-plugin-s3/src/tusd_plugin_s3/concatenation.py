@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from tusd import plugin
-from tusd.plugin import Sending, UploadInfo
+from tusd.plugin import Sending, UploadInfo, unbroken
 
 from .bucket import Gone, Missing, Part
 from .context import Context
 from .manifest import Manifest
-from .record import Record, unbroken
+from .record import Record
 from .sealing import Sealing
 from .sizes import Sizes
 

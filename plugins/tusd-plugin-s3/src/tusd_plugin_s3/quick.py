@@ -182,15 +182,7 @@ class Quick:
         task = asyncio.create_task(self._ask(request, tried))
         self._asking.add(task)
         task.add_done_callback(self._asking.discard)
-        cancelled: asyncio.CancelledError | None = None
-        while not task.done():
-            try:
-                await asyncio.wait([task])
-            except asyncio.CancelledError as error:
-                cancelled = error
-        if cancelled is not None:
-            raise cancelled
-        return task.result()
+        return await plugin.unbroken(task)
 
     async def _ask(self, request: Request, tried: Tried) -> Answer | None:
         answer = await self._send(request, tried)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable
 
 from tusd import plugin
 from tusd.plugin import Lease, UploadId, UploadInfo
@@ -13,8 +11,6 @@ from tusd.plugin import Lease, UploadId, UploadInfo
 from . import manifest as manifests
 from .bucket import Bucket, Changed, Found, Missing
 from .manifest import Manifest
-
-T = TypeVar("T")
 
 
 class Record:
@@ -119,19 +115,3 @@ class Record:
 
     def _text(self, info: UploadInfo, manifest: Manifest) -> bytes:
         return plugin.encode_sidecar(info, more={manifests.NAME: manifest.to_json()})
-
-
-async def unbroken(work: Coroutine[Any, Any, T]) -> T:
-    """Do it to its end. Who is cancelled meanwhile is so afterwards, and what was found out is not lost."""
-    task = asyncio.create_task(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        if not task.cancelled():
-            task.exception()  # seen: what ends the request is the cancellation
-        raise cancelled
-    return task.result()

@@ -20,7 +20,7 @@ from .context import Context
 from .manifest import Manifest
 from .options import Options
 from .profiles import Profile
-from .record import Record, unbroken
+from .record import Record
 from .upload import S3Upload
 
 _LISTED = 10_000
@@ -70,7 +70,7 @@ class S3Store(plugin.DataStore, plugin.Readable, plugin.Listable):
         if not self._bucket.conditional and await self._exists(record.key):
             raise plugin.UploadExists()
         try:
-            await unbroken(record.create())
+            await plugin.unbroken(record.create())
         except Changed as error:
             raise plugin.UploadExists() from error
         return S3Upload(self._context, record)
@@ -82,7 +82,7 @@ class S3Store(plugin.DataStore, plugin.Readable, plugin.Listable):
     async def open(self, upload_id: UploadId, lease: Lease) -> plugin.Upload:
         """Lists parts only when a holder has died while it sent some."""
         upload = S3Upload(self._context, await self._load(upload_id, lease))
-        await unbroken(upload.ready())
+        await plugin.unbroken(upload.ready())
         return upload
 
     async def read(self, info: UploadInfo, start: int, stop: int) -> AsyncGenerator[bytes, None]:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from tusd import plugin
-from tusd.plugin import UploadInfo
+from tusd.plugin import UploadInfo, unbroken
 
 from .appending import Appending
 from .concatenation import Concatenation
 from .context import Context
-from .record import Record, unbroken
+from .record import Record
 from .sealing import Sealing
 
 
